@@ -1,0 +1,156 @@
+/**
+ * Facts: what else happened in the world, as records among the events.
+ *
+ * A fact record: u32 size (multiple of 8), u8 kind = 2, 3 bytes 0, u64 time (CLOCK_MONOTONIC, ns),
+ * u32 length of the JSON, u32 0, the JSON in UTF-8, zeros up to size.
+ */
+export type Fact =
+  | NetnsFact
+  | DeviceFact
+  | RulesFact
+  | SettingsFact
+  | CountersFact
+  | ProcessFact
+  | SymbolFact
+  | LostFact
+  | TickFact;
+
+/** A network namespace appeared, got a name, or went. */
+export interface NetnsFact {
+  fact: 'netns';
+  netns: number;
+  /** name under /run/netns, else `pid:N (comm)` of one of its processes; 'host' for the initial one */
+  name: string;
+  gone?: true;
+}
+
+export interface Tunnel {
+  kind: 'vxlan' | 'geneve';
+  vni: number;
+  /** destination port, host byte order */
+  port: number;
+  local: string | null;
+  remote: string | null;
+  /** outer UDP checksum is computed: IFLA_VXLAN_UDP_CSUM (IPv4), or not UDP_ZERO_CSUM6_TX (IPv6) */
+  udpChecksum: boolean;
+  /** outer source port range when one is configured, else null: net.ipv4.ip_local_port_range */
+  sourcePorts: [number, number] | null;
+  /** ifindex of the underlay device when one is configured */
+  link: number | null;
+}
+
+/** A device appeared, changed, or went. */
+export interface DeviceFact {
+  fact: 'device';
+  netns: number;
+  ifindex: number;
+  name: string;
+  /** rtnl kind (veth, vxlan, bridge …), '' for others */
+  kind: string;
+  mtu: number;
+  mac: string;
+  addresses: string[];
+  /** features that matter here, on or off: 'tx-checksum-ip-generic' …, as ethtool names them */
+  offloads: Record<string, boolean>;
+  tunnel: Tunnel | null;
+  gone?: true;
+}
+
+/** A rule that reads or changes marks, or masquerades, in a POSTROUTING path; in the order of evaluation. */
+export interface NatRule {
+  backend: 'iptables-legacy' | 'iptables-nft' | 'nft';
+  family: 'ip' | 'ip6' | 'inet';
+  table: string;
+  chain: string;
+  /** the rule as its own tool prints it */
+  text: string;
+  /** nft handle, or the rule's number in its chain, from 1 */
+  handle: number;
+}
+
+/** What a namespace's rules do with packets that leave through a tunnel; see host/rules. */
+export interface RulesFact {
+  fact: 'rules';
+  netns: number;
+  /** changes whenever any NAT rule of the namespace does */
+  digest: string;
+  /** rules that set a mark which a masquerade rule looks at */
+  marking: (NatRule & { value: number; mask: number })[];
+  /** source NAT rules of POSTROUTING that a packet can reach */
+  masquerade: (NatRule & {
+    randomFully: boolean;
+    /** mark that the packet must bear, null: any */
+    mark: { value: number; mask: number } | null;
+    /** the mark is cleared before the rule is reached, so that the outer packet does not bear it */
+    clearsMark: boolean;
+  })[];
+}
+
+/** Settings (sysctl names with dots → value); only the changed ones after the first. */
+export interface SettingsFact {
+  fact: 'settings';
+  netns: number;
+  values: Record<string, string>;
+}
+
+/** Counters that are not zero, by name ('conntrack.insert_failed', 'Udp.InCsumErrors' …); only the changed ones after the first. */
+export interface CountersFact {
+  fact: 'counters';
+  netns: number;
+  values: Record<string, number>;
+}
+
+/** The process behind a socket. */
+export interface ProcessFact {
+  fact: 'process';
+  pid: number;
+  command: string;
+  container: string | null;
+  pod: string | null;
+}
+
+/** What stands at a drop location, modules included. */
+export interface SymbolFact {
+  fact: 'symbol';
+  /** as in event.location, hexadecimal with 0x */
+  address: string;
+  /** `function+0x1eb [module]` */
+  name: string;
+}
+
+/** Events lost since the last such fact: nothing is guessed silently. */
+export interface LostFact {
+  fact: 'lost';
+  /** ring reservations that failed, by CPU */
+  ring: Record<string, number>;
+  /** runs that the kernel skipped (recursion), by program */
+  missed: Record<string, number>;
+}
+
+/** Time passed: at least one a second, also on an idle node. */
+export interface TickFact {
+  fact: 'tick';
+}
+
+export const RECORD_EVENT = 1;
+export const RECORD_FACT = 2;
+const HEAD = 24;
+
+/** Encodes a fact as a record. `time`: CLOCK_MONOTONIC, ns. */
+export function encodeFact(fact: Fact, time: number): Buffer {
+  const json = Buffer.from(JSON.stringify(fact));
+  const size = (HEAD + json.length + 7) & ~7;
+  const record = Buffer.alloc(size);
+  record.writeUInt32LE(size, 0);
+  record[4] = RECORD_FACT;
+  record.writeBigUInt64LE(BigInt(Math.round(time)), 8);
+  record.writeUInt32LE(json.length, 16);
+  json.copy(record, HEAD);
+  return record;
+}
+
+/** The fact of the record that starts at `offset`; throws SyntaxError on broken JSON. */
+export function decodeFact(bytes: Buffer, offset: number): Fact {
+  const length = bytes.readUInt32LE(offset + 16);
+  return JSON.parse(bytes.toString('utf8', offset + HEAD, offset + HEAD + length)) as Fact;
+}
