@@ -1,0 +1,10 @@
+#!/usr/bin/env node
+// The command line itself is src/cli/main.ts; in a fresh checkout it has to be built first.
+import { existsSync } from 'node:fs';
+
+const main = new URL('../dist/src/cli/main.js', import.meta.url);
+if (!existsSync(main)) {
+  console.error('skbwhy: not built yet: run `npm start` in the checkout once');
+  process.exit(1);
+}
+await import(main.href);
