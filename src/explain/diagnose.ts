@@ -1,0 +1,31 @@
+import type { Diagnosis, Outcome } from './finding.js';
+import type { Observation } from './observation.js';
+import type { World } from './world.js';
+
+/** What a diagnosis may look at: one exchange, what is known of the machine, and nothing else. */
+export interface Case {
+  readonly observations: readonly Observation[];
+  /** first SYN, CLOCK_MONOTONIC ns */
+  readonly startedAt: number;
+  readonly attempts: readonly { readonly startedAt: number }[];
+  readonly outcome: Outcome;
+  /** CLOCK_MONOTONIC ns, 0 while it lasts */
+  readonly endedAt: number;
+  /** namespace in which the first packet was seen */
+  readonly netns: number;
+  /** the machine on which the first packet was seen */
+  readonly world: World;
+  /** events lost while it lasted */
+  readonly lostEvents: number;
+  /** was this point attached in any session that saw the exchange? */
+  attached(point: string): boolean;
+  /** name of a drop reason on the kernel that recorded the observation */
+  reasonName(observation: Observation): string;
+}
+
+/** A known cause: looks at one exchange and says whether it explains it. */
+export interface Diagnoser {
+  readonly verdict: string;
+  /** null: not this; called again when more is known */
+  diagnose(exchange: Case): Diagnosis | null;
+}

@@ -1,0 +1,126 @@
+import type { Cursor } from '../event/cursor.js';
+import type { Outcome } from './finding.js';
+import { Observation } from './observation.js';
+import type { World } from './world.js';
+
+/** Where one record of an exchange stands in its arena. */
+interface Entry {
+  session: number;
+  seq: number;
+  at: number;
+  size: number;
+  attempt: number;
+}
+
+/**
+ * One intention of an application, here a TCP connect: the SYNs with one initial sequence number
+ * and what happened to each. Holds copies of its records until it is forgotten, and decodes them
+ * only when somebody asks.
+ */
+export class Exchange {
+  /** keys of the flow in every shape it was seen (before and after NAT), client to server */
+  readonly keys: string[] = [];
+  sock = 0;
+  readonly attempts: Attempt[] = [];
+  outcome: Outcome = 'pending';
+  /** CLOCK_MONOTONIC ns; 0 while it lasts */
+  endedAt = 0;
+  /** a SYN of it was dropped somewhere */
+  dropped = false;
+  /** a RST answered it */
+  reset = false;
+  lastTime: number;
+  /** cached for the diagnosis, invalid when records were added */
+  private decoded: Observation[] | null = null;
+  private readonly entries: Entry[] = [];
+  private arena = Buffer.allocUnsafeSlow(4096);
+  private used = 0;
+
+  constructor(
+    readonly id: number,
+    /** initial sequence number */
+    readonly isn: number,
+    /** namespace in which its first packet was seen */
+    readonly netns: number,
+    readonly startedAt: number,
+  ) {
+    this.lastTime = startedAt;
+  }
+
+  get delayMs(): number {
+    return ((this.endedAt || this.lastTime) - this.startedAt) / 1e6;
+  }
+
+  /**
+   * The attempt that a packet seen at `place` belongs to: a packet passes a place once, so a second
+   * SYN there is the next attempt.
+   * @returns true when a new attempt began
+   */
+  arrive(place: number, time: number): boolean {
+    const current = this.attempts.at(-1);
+    if (current && !current.places.includes(place)) {
+      current.places.push(place);
+      return false;
+    }
+    this.attempts.push({ startedAt: time, places: [place] });
+    return true;
+  }
+
+  /** Copies the cursor's record in, as part of the current attempt. */
+  add(cursor: Cursor, session: number, time: number): void {
+    this.addRecord(
+      cursor.bytes.subarray(cursor.base, cursor.base + cursor.size),
+      session,
+      cursor.seq,
+    );
+    if (time > this.lastTime) this.lastTime = time;
+  }
+
+  addRecord(record: Buffer, session: number, seq: number): void {
+    // A flood of one exchange's events must not grow it without bound; what matters is at its start and end.
+    if (this.entries.length >= MAX_RECORDS) return;
+    const size = record.length;
+    if (this.used + size > this.arena.length) {
+      const larger = Buffer.allocUnsafeSlow(Math.max(this.arena.length * 2, this.used + size));
+      this.arena.copy(larger, 0, 0, this.used);
+      this.arena = larger;
+    }
+    record.copy(this.arena, this.used);
+    this.entries.push({ session, seq, at: this.used, size, attempt: Math.max(this.attempts.length, 1) });
+    this.used += size;
+    this.decoded = null;
+  }
+
+  /** Every event of it so far, in the order of time. */
+  observations(sessions: readonly { id: string; world: World }[]): readonly Observation[] {
+    this.decoded ??= this.entries
+      .map(({ session, seq, at, size, attempt }) => {
+        const { id, world } = sessions[session]!;
+        const record = this.arena.subarray(at, at + size);
+        return new Observation(record, { session: id, seq }, world, attempt);
+      })
+      .sort((a, b) => a.time - b.time);
+    return this.decoded;
+  }
+}
+
+export interface Attempt {
+  /** CLOCK_MONOTONIC ns */
+  startedAt: number;
+  /** where its packet was seen, see `placeOf` */
+  places: number[];
+}
+
+const MAX_RECORDS = 4096;
+
+/** Namespace, device, point, hook and layer of an event as one number below 2^53. */
+export function placeOf(cursor: Cursor): number {
+  const EVENT_TUNNEL = 32;
+  return (
+    cursor.netns * 0x200000 +
+    ((cursor.ifindex & 0xfff) << 9) +
+    ((cursor.hook & 7) << 6) +
+    (cursor.point << 1) +
+    (cursor.flags & EVENT_TUNNEL ? 1 : 0)
+  );
+}

@@ -1,0 +1,155 @@
+/** The JSON contract of findings: stable, see docs in README. Times in ms unless a name says otherwise. */
+
+/** A record that proves something: its running number in a session. */
+export interface Evidence {
+  session: string;
+  seq: number;
+}
+
+export interface Claim {
+  /** kebab-case, stable */
+  claim: string;
+  text: string;
+  evidence: Evidence[];
+}
+
+export interface RuledOut {
+  verdict: string;
+  text: string;
+  evidence: Evidence[];
+}
+
+export interface Remedy {
+  what: string;
+  /** null where no command does it */
+  command: string | null;
+  source: string;
+}
+
+export interface Subject {
+  kind: 'tcp-connect' | 'tcp-transfer' | 'dns-lookup';
+  /** `address:port` each; null where not known */
+  client: string;
+  service: string | null;
+  backend: string | null;
+  tunnel: {
+    device: string | null;
+    kind: string;
+    vni: number;
+    port: number;
+    local: string;
+    remote: string;
+  } | null;
+  /** namespace in which the exchange was first seen */
+  netns: string;
+  pid: number | null;
+  command: string | null;
+  container: string | null;
+  pod: string | null;
+}
+
+export interface FindingAttempt {
+  n: number;
+  atMs: number;
+  /** skb mark on entering the tunnel */
+  mark: number | null;
+  hash: number | null;
+  outerPort: { expected: number | null; wire: number | null } | null;
+  outerConntrack: {
+    id: string;
+    state: 'new' | 'existing';
+    snat: boolean;
+    ageMs: number;
+  } | null;
+  /** of the outer UDP header; `before` the second source NAT, null where not seen */
+  checksum: { before: number | null; after: number; expected: number | null } | null;
+  fate: 'delivered' | 'dropped' | 'drop-expected' | 'unknown';
+  dropReason: string | null;
+  dropLocation: string | null;
+}
+
+export type BypassReason =
+  | 'rehash'
+  | 'conntrack-expired'
+  | 'conntrack-deleted'
+  | 'rules-changed'
+  | 'offload-changed';
+
+export type Confidence = 'proved' | 'likely' | 'possible';
+export type Outcome = 'pending' | 'recovered' | 'failed';
+
+/** What a fault's diagnosis says of an exchange; the explainer adds the rest of the finding. */
+export interface Diagnosis {
+  verdict: string;
+  defect?: string;
+  title: string;
+  /** two or three sentences for people */
+  summary: string;
+  /** equal for findings with one root */
+  cause: string;
+  confidence: Confidence;
+  /** why the confidence is not `proved`, one sentence each */
+  loweredFor: string[];
+  subject: Subject;
+  attempts: FindingAttempt[];
+  bypass: { attempt: number; why: BypassReason; text: string } | null;
+  /** `never`: no attempt of the schedule gets through; null: the settings needed are not known */
+  prediction: { recoverAtMs: number | 'never' | null; observedMs: number | null; text: string } | null;
+  chain: Claim[];
+  ruledOut: RuledOut[];
+  remedies: Remedy[];
+}
+
+export interface Finding extends Diagnosis {
+  id: string;
+  /** counts from 1 */
+  revision: number;
+  /** ISO 8601 */
+  startedAt: string;
+  delayMs: number;
+  outcome: Outcome;
+  /** events lost while the exchange lasted */
+  lostEvents: number;
+}
+
+/** An exchange that failed or was slow without a verdict. */
+export interface Unexplained {
+  id: string;
+  subject: Subject;
+  startedAt: string;
+  delayMs: number;
+  outcome: Outcome;
+  title: string;
+  attempts: { n: number; atMs: number; lastSeen: string; drop: string | null; evidence: Evidence[] }[];
+  excluded: string[];
+  next: string[];
+  lostEvents: number;
+}
+
+export interface SessionSummary {
+  id: string;
+  node: string;
+  kernel: string;
+  startedAt: string;
+  durationMs: number;
+  records: number;
+  events: number;
+  /** how a file ended before its end, null when it did not */
+  truncated: string | null;
+}
+
+export interface Lost {
+  /** events that found the ring full */
+  ring: number;
+  /** program runs the kernel skipped */
+  missed: number;
+  /** exchanges forgotten because too many were open at once */
+  exchanges: number;
+}
+
+export interface Report {
+  sessions: SessionSummary[];
+  findings: Finding[];
+  unexplained: Unexplained[];
+  lost: Lost;
+}

@@ -1,0 +1,95 @@
+import { TCP_ACK, TCP_RST, TCP_SYN } from '../event/headers.js';
+import type { Case } from './diagnose.js';
+import type { Unexplained } from './finding.js';
+import type { Observation } from './observation.js';
+import { tcpSubject } from './subject.js';
+
+/**
+ * The entry of an exchange that failed or was slow and has no verdict: where each attempt was last
+ * seen, what is excluded, what to trace next. Nothing stays unsaid.
+ *
+ * @returns null when it neither failed nor was slow
+ */
+export function unexplained(exchange: Case, id: string, startedAt: string): Unexplained | null {
+  const { observations, outcome } = exchange;
+  const end = exchange.endedAt || observations.at(-1)?.time || exchange.startedAt;
+  const subject = tcpSubject(exchange);
+  const syns = observations.filter((o) => isSyn(o));
+  const answers = observations.filter((o) => isAnswer(o));
+  const reset = observations.some((o) => (o.headers.flow.flags & TCP_RST) !== 0);
+  const attempts = exchange.attempts.map((attempt, i) => {
+    const seen = syns.filter((o) => o.attempt === i + 1);
+    const drop = seen.filter((o) => o.point === 'packet.drop').at(-1);
+    const last = seen.filter((o) => o.point !== 'packet.drop').at(-1) ?? drop;
+    return {
+      n: i + 1,
+      atMs: round((attempt.startedAt - exchange.startedAt) / 1e6),
+      lastSeen: last ? place(last) : 'nowhere',
+      drop: drop
+        ? `${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} in ${drop.world.netnsName(drop.netns)}`
+        : null,
+      evidence: [last, drop].flatMap((o) => (o ? [o.evidence] : [])),
+    };
+  });
+  const dropped = attempts.find((a) => a.drop !== null);
+  const target = subject.service ?? subject.backend ?? 'its destination';
+  const title = reset
+    ? `${subject.client} → ${target}: refused by a RST`
+    : dropped
+      ? `${subject.client} → ${target}: ${outcome === 'recovered' ? 'slow' : 'no connection'}, a SYN was dropped (${dropped.drop})`
+      : outcome === 'recovered'
+        ? `${subject.client} → ${target}: answered after ${formatSeconds((end - exchange.startedAt) / 1e6)}`
+        : `${subject.client} → ${target}: ${answers.length > 0 ? 'an answer was seen, but no connection' : 'no answer'} to ${attempts.length} SYN${attempts.length === 1 ? '' : 's'}`;
+
+  const excluded: string[] = [];
+  if (!dropped && exchange.attached('packet.drop') && exchange.lostEvents === 0)
+    excluded.push('no traced namespace dropped a SYN of it (packet.drop was attached, no event was lost)');
+  if (subject.tunnel === null && syns.length > 0)
+    excluded.push('double-snat: none of its SYNs entered a tunnel');
+
+  const next: string[] = [];
+  const lastPlace = attempts.at(-1)?.lastSeen;
+  if (dropped)
+    next.push(`look at what drops it: ${dropped.drop}`);
+  else if (reset) next.push('look for the process that should listen there, or the rule that rejects');
+  else if (answers.length > 0)
+    next.push('trace the client’s side too: the answer was seen, the end of the handshake was not');
+  else if (lastPlace)
+    next.push(`trace the next hop after ${lastPlace}: record there at the same time, then explain both files together`);
+  else next.push('no SYN was seen: check the route of the client and the filter of the recording');
+
+  return {
+    id,
+    subject,
+    startedAt,
+    delayMs: round((end - exchange.startedAt) / 1e6),
+    outcome,
+    title,
+    attempts,
+    excluded,
+    next,
+    lostEvents: exchange.lostEvents,
+  };
+}
+
+/** Where an observation was made, in words. */
+export function place(o: Observation): string {
+  const device = o.ifindex ? ` ${o.world.deviceName(o.netns, o.ifindex)}` : '';
+  return `${o.point}${device} in ${o.world.netnsName(o.netns)}`;
+}
+
+export function isSyn(o: Observation): boolean {
+  return (o.headers.flow.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN;
+}
+
+function isAnswer(o: Observation): boolean {
+  return (o.headers.flow.flags & (TCP_SYN | TCP_ACK)) === (TCP_SYN | TCP_ACK);
+}
+
+function formatSeconds(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`;
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}

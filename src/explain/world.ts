@@ -1,0 +1,115 @@
+import type {
+  CountersFact,
+  DeviceFact,
+  Fact,
+  ProcessFact,
+  RulesFact,
+} from '../event/fact.js';
+import type { Evidence } from './finding.js';
+
+/** A fact with when it became known and the record that says so. */
+export interface Known<T> {
+  fact: T;
+  time: number;
+  evidence: Evidence;
+}
+
+/**
+ * What one machine (one boot) was made of while it was watched, as its facts tell it. Facts of the
+ * same thing replace each other; earlier ones stay as history, so that a change can be named.
+ */
+export class World {
+  private readonly names = new Map<number, string>();
+  private readonly devices = new Map<string, Known<DeviceFact>[]>();
+  private readonly rules_ = new Map<number, Known<RulesFact>[]>();
+  private readonly settings = new Map<string, Known<string>[]>();
+  private readonly counters = new Map<number, Known<CountersFact>[]>();
+  private readonly processes = new Map<number, ProcessFact>();
+  private readonly symbols = new Map<string, string>();
+
+  /** Takes a fact in; facts that tell nothing of the machine are ignored. */
+  learn(fact: Fact, time: number, evidence: Evidence): void {
+    switch (fact.fact) {
+      case 'netns':
+        if (!fact.gone) this.names.set(fact.netns, fact.name);
+        break;
+      case 'device':
+        push(this.devices, `${fact.netns}/${fact.ifindex}`, { fact, time, evidence });
+        break;
+      case 'rules':
+        push(this.rules_, fact.netns, { fact, time, evidence });
+        break;
+      case 'settings':
+        for (const [name, value] of Object.entries(fact.values))
+          push(this.settings, `${fact.netns}/${name}`, { fact: value, time, evidence });
+        break;
+      case 'counters':
+        push(this.counters, fact.netns, { fact, time, evidence });
+        break;
+      case 'process':
+        this.processes.set(fact.pid, fact);
+        break;
+      case 'symbol':
+        this.symbols.set(fact.address, fact.name);
+        break;
+    }
+  }
+
+  netnsName(netns: number): string {
+    if (netns === 0) return 'unknown namespace';
+    return this.names.get(netns) ?? `netns ${netns}`;
+  }
+
+  /** The device as it was known at `time` (the earliest known one when it was learnt later). */
+  device(netns: number, ifindex: number, time = Infinity): Known<DeviceFact> | null {
+    return at(this.devices.get(`${netns}/${ifindex}`), time);
+  }
+
+  deviceName(netns: number, ifindex: number): string {
+    return this.device(netns, ifindex)?.fact.name ?? `device ${ifindex}`;
+  }
+
+  rules(netns: number, time = Infinity): Known<RulesFact> | null {
+    return at(this.rules_.get(netns), time);
+  }
+
+  setting(netns: number, name: string, time = Infinity): Known<string> | null {
+    return at(this.settings.get(`${netns}/${name}`), time);
+  }
+
+  /** A setting as a number; null when it is not known. */
+  number(netns: number, name: string, time = Infinity): number | null {
+    const known = this.setting(netns, name, time);
+    if (!known) return null;
+    const value = Number(known.fact);
+    return Number.isFinite(value) ? value : null;
+  }
+
+  process(pid: number): ProcessFact | null {
+    return this.processes.get(pid) ?? null;
+  }
+
+  /** `function+0x1eb [module]` at a drop location, else its address. */
+  symbol(address: string): string {
+    return this.symbols.get(address) ?? address;
+  }
+}
+
+/** History is bounded: what a diagnosis can ask about is recent. */
+const HISTORY = 32;
+
+function push<K, T>(map: Map<K, Known<T>[]>, key: K, known: Known<T>): void {
+  const list = map.get(key);
+  if (!list) map.set(key, [known]);
+  else {
+    list.push(known);
+    if (list.length > HISTORY) list.splice(1, 1);
+  }
+}
+
+function at<T>(list: Known<T>[] | undefined, time: number): Known<T> | null {
+  if (!list) return null;
+  let found = list[0] ?? null;
+  for (const known of list) if (known.time <= time) found = known;
+  return found;
+}
