@@ -1,0 +1,149 @@
+import type { Case } from '../../explain/diagnose.js';
+import type { BypassReason, Evidence } from '../../explain/finding.js';
+import { identity, type Crossing } from './crossing.js';
+
+export interface Bypass {
+  attempt: number;
+  why: BypassReason;
+  /** the proof with its arithmetic */
+  text: string;
+  /** one sentence for the summary */
+  short: string;
+  evidence: Evidence[];
+}
+
+/**
+ * Why the first good SYN after spoiled ones escaped the second SNAT. nat rules run only for a NEW
+ * conntrack entry and the retransmission bears no mark, so what remains to be told is why it did
+ * not meet the outer entry that the first SYN left behind, or was not spoiled by it.
+ */
+export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | null {
+  const index = all.findIndex(
+    (c, i) =>
+      i > 0 &&
+      !c.badChecksum &&
+      c.fate === 'delivered' &&
+      (c.sent !== null || c.entry !== null) &&
+      all.slice(0, i).some((earlier) => earlier.badChecksum),
+  );
+  if (index < 0) return null;
+  const through = all[index]!;
+  const before = all.slice(0, index).findLast((c) => c.badChecksum)!;
+  const proof = (...list: (Crossing['sent'] | undefined)[]): Evidence[] =>
+    list.flatMap((o) => (o ? [o.evidence] : []));
+  const retransmit = exchange.observations.find(
+    (o) => o.point === 'tcp.retransmit' && Math.abs(o.time - through.startedAt) < 500e6,
+  );
+  const base = { attempt: through.n };
+  const gapMs = (through.startedAt - before.startedAt) / 1e6;
+  const newHash = (through.entry ?? through.sent)!.hash;
+  const oldHash = (before.entry ?? before.sent)!.hash;
+
+  const known = through.outerCt && before.outerCt;
+  const sameTuple = known && through.outerCt!.originalKey === before.outerCt!.originalKey;
+  const sameEntry = known && identity(through.outerCt!) === identity(before.outerCt!);
+
+  if (known && !sameTuple && newHash !== oldHash)
+    return {
+      ...base,
+      why: 'rehash',
+      text:
+        `At its retransmission timeout the socket chose a new hash: ${hash(oldHash)} became ${hash(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
+        `That is another outer tuple, so another conntrack entry; the packet is unmarked, no SNAT is set up for it, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
+      short: `SYN ${through.n}, ${seconds(gapMs)} later, escaped: the socket had chosen a new hash, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
+      evidence: proof(retransmit, through.entry, through.nat, through.sent),
+    };
+
+  if (sameEntry && through.snat)
+    return {
+      ...base,
+      why: 'offload-changed',
+      text:
+        `The same outer entry ${through.outerCt!.id} still translates port ${through.expectedPort} to ${through.wirePort}, but this time the checksum follows (${hex16(through.checksum?.after ?? 0)}): ` +
+        `the packet's checksum was finished before NAT, so checksum offload of the tunnel was switched off in between${offloadFact(before, through)}.`,
+      short: `SYN ${through.n} was translated like the others, but checksum offload had been switched off by then, so NAT could keep the checksum right.`,
+      evidence: proof(before.sent, through.sent, through.nat),
+    };
+
+  const remaining = before.outerCt?.timeoutMs ?? null;
+  const world = before.sent?.world;
+  const setting = world?.number(
+    before.sent!.netns,
+    'net.netfilter.nf_conntrack_udp_timeout',
+    before.startedAt,
+  );
+  const timeoutMs = setting != null ? setting * 1000 : remaining;
+  if (known && through.newEntry && timeoutMs !== null) {
+    const innerAgain = rulesChanged(exchange, before, through);
+    if (innerAgain)
+      return {
+        ...base,
+        why: 'rules-changed',
+        text: `The NAT rules of the sending node changed between SYN ${before.n} and SYN ${through.n}; the outer packet of SYN ${through.n} made a new entry that no rule translates.`,
+        short: `SYN ${through.n} escaped because the rules had been changed in between.`,
+        evidence: [innerAgain, ...proof(through.nat, through.sent)],
+      };
+    // Timers fire in jiffies: an entry may be found expired up to one tick early or late.
+    const expired = gapMs >= timeoutMs - JIFFY_MS;
+    return expired
+      ? {
+          ...base,
+          why: 'conntrack-expired',
+          text:
+            `The hash stayed ${hash(newHash)}, so the outer tuple is the same. SYN ${before.n} had refreshed its entry for ${seconds(timeoutMs)}; SYN ${through.n} came ${seconds(gapMs)} later, ${gapMs >= timeoutMs ? `${seconds(gapMs)} ≥ ${seconds(timeoutMs)}` : `within one tick of ${seconds(timeoutMs)}`}: the entry was gone. ` +
+            `A new entry was made for an unmarked packet, without SNAT, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
+          short: `SYN ${through.n} escaped because the gap of ${seconds(gapMs)} before it outlived the ${seconds(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
+          evidence: proof(before.sent, through.entry, through.nat, through.sent),
+        }
+      : {
+          ...base,
+          why: 'conntrack-deleted',
+          text:
+            `The hash stayed ${hash(newHash)}, so the outer tuple is the same, and the entry that SYN ${before.n} had refreshed for ${seconds(timeoutMs)} had ${seconds(timeoutMs - gapMs)} left when SYN ${through.n} came after ${seconds(gapMs)}; ` +
+            `yet a new entry was made: somebody deleted the old one (conntrack -D, a flush, an address that went).`,
+          short: `SYN ${through.n} escaped because the outer conntrack entry had been deleted ${seconds(timeoutMs - gapMs)} before its time.`,
+          evidence: proof(before.sent, through.nat, through.sent),
+        };
+  }
+  return null;
+}
+
+/** One tick at HZ=100, the coarsest in use. */
+const JIFFY_MS = 10;
+
+function rulesChanged(exchange: Case, before: Crossing, through: Crossing): Evidence | null {
+  const { sent } = before;
+  if (!sent) return null;
+  const then = sent.world.rules(sent.netns, before.startedAt);
+  const now = sent.world.rules(sent.netns, through.startedAt);
+  if (!then || !now || then.fact.digest === now.fact.digest) return null;
+  // Rules matter to a retransmission only when its inner entry was made anew as well.
+  const innerNew = exchange.observations.some(
+    (o) =>
+      o.attempt === through.n && !o.tunnel && o.point === 'nat.setup' && o.netns === sent.netns,
+  );
+  return innerNew ? now.evidence : null;
+}
+
+function offloadFact(before: Crossing, through: Crossing): string {
+  const { entry } = through;
+  if (!entry) return '';
+  const then = entry.world.device(entry.netns, entry.ifindex, before.startedAt);
+  const now = entry.world.device(entry.netns, entry.ifindex, Infinity);
+  const name = 'tx-checksum-ip-generic';
+  return then?.fact.offloads[name] === true && now?.fact.offloads[name] === false
+    ? ` (${now.fact.name}: ${name} went from on to off)`
+    : '';
+}
+
+function hash(value: number): string {
+  return `0x${value.toString(16).padStart(8, '0')}`;
+}
+
+function hex16(value: number): string {
+  return `0x${value.toString(16).padStart(4, '0')}`;
+}
+
+function seconds(ms: number): string {
+  return `${Number((ms / 1000).toFixed(2))} s`;
+}

@@ -1,0 +1,129 @@
+import { expectedOuterChecksum } from '../../event/checksum.js';
+import type { Case } from '../../explain/diagnose.js';
+import type { FindingAttempt } from '../../explain/finding.js';
+import {
+  CHECKSUM_PARTIAL,
+  IPS_CONFIRMED,
+  IPS_SRC_NAT,
+  type Conntrack,
+  type Observation,
+} from '../../explain/observation.js';
+import { isSyn } from '../../explain/unexplained.js';
+
+/** How one SYN crossed, or failed to cross, the tunnel: the events that matter and what they show. */
+export interface Crossing {
+  n: number;
+  startedAt: number;
+  /** the inner packet handed to the tunnel device on the sending node */
+  entry: Observation | null;
+  /** NAT's work on the outer packet in POSTROUTING there */
+  nat: Observation | null;
+  /** the outer packet leaving the sending node */
+  sent: Observation | null;
+  /** the outer packet arriving at the receiving node */
+  arrived: Observation | null;
+  /** the inner packet coming out of the tunnel there */
+  exit: Observation | null;
+  /** what freed the packet before its time */
+  drop: Observation | null;
+  /** the outer packet as the wire carries it, from whichever side saw it */
+  wire: Observation | null;
+  outerCt: Conntrack | null;
+  /** the outer entry was made for this packet */
+  newEntry: boolean;
+  snat: boolean;
+  expectedPort: number | null;
+  wirePort: number | null;
+  checksum: { before: number | null; after: number; expected: number | null } | null;
+  /** the wire carries a checksum that the receiver must refuse */
+  badChecksum: boolean;
+  fate: FindingAttempt['fate'];
+}
+
+/**
+ * The crossings of an exchange's attempts, in order.
+ *
+ * The sending node is where the inner packet entered a tunnel device; the receiving one is any
+ * other namespace that saw the outer packet.
+ */
+export function crossings(exchange: Case): Crossing[] {
+  const syns = exchange.observations.filter(isSyn);
+  const sender = syns.find((o) => o.point === 'tunnel.transmit')?.netns ?? null;
+  const seenEntries = new Set<string>();
+  const answered = exchange.outcome === 'recovered';
+  const receiverTraced = syns.some((o) => o.tunnel && o.netns !== 0 && o.netns !== sender);
+  return exchange.attempts.map((attempt, i) => {
+    const mine = syns.filter((o) => o.attempt === i + 1);
+    const outer = mine.filter((o) => o.tunnel && o.headers.tunnel >= 0);
+    const here = outer.filter((o) => sender !== null && o.netns === sender);
+    const there = outer.filter((o) => sender === null || o.netns !== sender);
+    const entry = mine.find((o) => o.point === 'tunnel.transmit') ?? null;
+    const nat =
+      here.filter((o) => o.point === 'nat.setup' || o.point === 'nat.rewrite').at(-1) ?? null;
+    const sent = here.filter((o) => o.point === 'device.transmit').at(-1) ?? null;
+    const arrived = there.find((o) => o.point === 'device.receive') ?? null;
+    const exit = mine.find((o) => o.point === 'tunnel.receive') ?? null;
+    const drops = mine.filter((o) => o.point === 'packet.drop');
+    const drop = drops.find((o) => o.tunnel) ?? drops.at(-1) ?? null;
+    const wire = sent ?? arrived ?? (drop?.tunnel ? drop : null);
+
+    const outerCt = sent?.ct ?? nat?.ct ?? null;
+    const known = outerCt !== null && seenEntries.has(identity(outerCt));
+    const madeHere = nat !== null && nat.ct !== null && (nat.ct.status & IPS_CONFIRMED) === 0;
+    if (outerCt) seenEntries.add(identity(outerCt));
+    const checksum = wire ? checksumOf(wire, nat) : null;
+    const badChecksum =
+      checksum !== null &&
+      checksum.after !== 0 &&
+      checksum.expected !== null &&
+      checksum.after !== checksum.expected;
+    const last = i === exchange.attempts.length - 1;
+    const fate: Crossing['fate'] = exit
+      ? 'delivered'
+      : drop
+        ? 'dropped'
+        : badChecksum && !receiverTraced
+          ? 'drop-expected'
+          : answered && last
+            ? 'delivered'
+            : 'unknown';
+    return {
+      n: i + 1,
+      startedAt: attempt.startedAt,
+      entry,
+      nat,
+      sent,
+      arrived,
+      exit,
+      drop,
+      wire,
+      outerCt,
+      newEntry: madeHere || (outerCt !== null && !known && i > 0),
+      snat: outerCt !== null && (outerCt.status & IPS_SRC_NAT) !== 0,
+      expectedPort: outerCt?.original.source.port ?? null,
+      wirePort: wire ? wire.headers.outer.sport : null,
+      checksum,
+      badChecksum,
+      fate,
+    };
+  });
+}
+
+/** A conntrack entry's identity over time: addresses are reused at once, tuples after a while. */
+export function identity(ct: Conntrack): string {
+  return `${ct.id}/${ct.originalKey}/${ct.replyKey}`;
+}
+
+function checksumOf(wire: Observation, nat: Observation | null): Crossing['checksum'] {
+  const { headers, record } = wire;
+  const after = headers.outer.check(record);
+  const packetStart = headers.outer.l3;
+  // The device will still write this one: what stands there is only the pseudo header's sum.
+  const unfinished =
+    wire.ipSummed === CHECKSUM_PARTIAL && wire.csumStart === headers.outer.l4 - packetStart;
+  return {
+    before: nat ? nat.beforeCheck : null,
+    after,
+    expected: unfinished ? null : after === 0 ? 0 : expectedOuterChecksum(headers, record),
+  };
+}

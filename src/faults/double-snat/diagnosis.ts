@@ -1,0 +1,422 @@
+import { updateChecksum } from '../../event/checksum.js';
+import type { Case, Diagnoser } from '../../explain/diagnose.js';
+import type {
+  Claim,
+  Confidence,
+  Diagnosis,
+  Evidence,
+  FindingAttempt,
+  RuledOut,
+} from '../../explain/finding.js';
+import { IPS_SRC_NAT, type Observation } from '../../explain/observation.js';
+import { tcpSubject } from '../../explain/subject.js';
+import { place } from '../../explain/unexplained.js';
+import { bypassOf } from './bypass.js';
+import { crossings, identity, type Crossing } from './crossing.js';
+import { predict } from './prediction.js';
+import { remedies } from './remedies.js';
+import { secondSnatRules } from './rules.js';
+
+export type Defect = 'legacy-zero-checksum' | 'udpcsum-not-updated';
+
+/**
+ * A packet is masqueraded, encapsulated with its mark still on, and masqueraded again as the outer
+ * packet; the second SNAT leaves the outer UDP checksum wrong, and the peer drops it.
+ */
+export const doubleSnat: Diagnoser = {
+  verdict: 'double-snat',
+
+  diagnose(exchange) {
+    const all = crossings(exchange);
+    const broken = all.filter((c) => c.badChecksum && c.fate !== 'delivered');
+    const first = broken[0];
+    if (!first) return null;
+    return first.sent ? fromSender(exchange, all, first) : fromReceiver(exchange, all, first);
+  },
+};
+
+function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis | null {
+  const sent = first.sent!;
+  const defect = defectOf(first);
+  if (!first.snat || defect === null) return null;
+  const { world } = sent;
+  const subject = tcpSubject(exchange);
+  const bypass = bypassOf(exchange, all);
+  const prediction = predict(exchange, all, sent.netns);
+  const rules = secondSnatRules(world, sent.netns, first);
+  const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
+  const loweredFor: string[] = [];
+  if (exchange.lostEvents > 0)
+    loweredFor.push(`${exchange.lostEvents} events were lost while it lasted`);
+  const { chain, device } = senderChain(exchange, all, first, defect, rules);
+  if (bypass) {
+    const through = all[bypass.attempt - 1]!;
+    if (through.entry)
+      chain.push({
+        claim: 'retransmission-unmarked',
+        text:
+          `SYN ${through.n} belongs to the inner entry that SYN 1 made: nat rules run only for the first packet of an entry, ` +
+          `so nothing marks it and it enters the tunnel with mark ${hex(through.entry.mark)}. The rule of the second SNAT does not match it.`,
+        evidence: evidence(through.entry),
+      });
+    chain.push({ claim: 'bypass', text: bypass.text, evidence: bypass.evidence });
+  }
+  recovered(exchange, all, chain);
+
+  const confidence: Confidence = loweredFor.length > 0 ? 'likely' : 'proved';
+  return {
+    verdict: 'double-snat',
+    defect,
+    title: title(exchange, all, subject.service ?? subject.backend),
+    summary: summary(exchange, all, first, defect, device, bypass, peerSeen),
+    cause: `double-snat/${defect}/${world.netnsName(sent.netns)}/${device}`,
+    confidence,
+    loweredFor,
+    subject,
+    attempts: all.map((c) => attempt(exchange, c, all)),
+    bypass: bypass && { attempt: bypass.attempt, why: bypass.why, text: bypass.text },
+    prediction,
+    chain,
+    ruledOut: ruledOutAtSender(exchange, all, first, peerSeen),
+    remedies: remedies(defect, device, rules),
+  };
+}
+
+/** Only the receiving node was traced: the bad checksum is a fact, who made it is inferred. */
+function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnosis | null {
+  const wire = first.wire!;
+  const { drop } = first;
+  if (!drop || !/CSUM/.test(exchange.reasonName(drop))) return null;
+  const { after, expected } = first.checksum!;
+  const defect: Defect = after === 0xffff ? 'legacy-zero-checksum' : 'udpcsum-not-updated';
+  const through = all.find(
+    (c) => c.fate === 'delivered' && !c.badChecksum && c.wirePort !== first.wirePort,
+  );
+  const subject = tcpSubject(exchange);
+  const outer = wire.headers.outer;
+  const peer = outer.source(wire.record).address;
+  const node = wire.world.netnsName(wire.netns);
+  const loweredFor = [
+    `the sending node ${peer} was not traced: that its second SNAT spoiled the checksum is inferred from what arrives`,
+  ];
+  if (exchange.lostEvents > 0)
+    loweredFor.push(`${exchange.lostEvents} events were lost while it lasted`);
+  if (!through) loweredFor.push('no repeat from another outer port was seen to get through yet');
+  const chain: Claim[] = [
+    {
+      claim: 'checksum-wrong-on-arrival',
+      text:
+        `SYN 1 arrives at ${node} from ${peer} port ${first.wirePort} with outer UDP checksum ${hex16(after)}; ` +
+        `its own headers say ${hex16(expected!)}.`,
+      evidence: evidence(first.arrived ?? wire),
+    },
+    {
+      claim: 'dropped-by-peer',
+      text: `${node} verifies it and drops it: ${dropText(exchange, drop)}.`,
+      evidence: evidence(drop),
+    },
+  ];
+  if (through)
+    chain.push({
+      claim: 'repeat-from-another-port',
+      text:
+        `SYN ${through.n} is the same SYN from outer port ${through.wirePort}, its checksum ${hex16(through.checksum?.after ?? 0)} is right, and it is delivered: ` +
+        `the sender spoils some packets and not others, as a second SNAT does that only the first packet of an entry meets.`,
+      evidence: evidence(through.wire, through.exit),
+    });
+  recovered(exchange, all, chain);
+  return {
+    verdict: 'double-snat',
+    defect,
+    title: title(exchange, all, subject.service ?? subject.backend),
+    summary:
+      `Tunnel packets from ${peer} that carry this connection's SYN arrive with a wrong outer UDP checksum and are dropped here. ` +
+      (through
+        ? `The repeat that came from another outer port was right and got through: the signature of a second SNAT on the sending node. `
+        : '') +
+      `The cause is on the sending node: record there too (skbwhy record FILE, on the node with ${peer}) and explain both files together.`,
+    cause: `double-snat/${defect}/${peer}`,
+    confidence: through ? 'likely' : 'possible',
+    loweredFor,
+    subject,
+    attempts: all.map((c) => attempt(exchange, c, all)),
+    bypass: null,
+    prediction: null,
+    chain,
+    ruledOut: [
+      {
+        verdict: 'lost-on-the-wire',
+        text: 'the SYN arrived: it was dropped after arrival, for its checksum',
+        evidence: evidence(first.arrived ?? wire),
+      },
+      ...(through
+        ? [
+            {
+              verdict: 'checksum-offload',
+              text: `a device that computes checksums wrongly would spoil the repeat too; SYN ${through.n} is right`,
+              evidence: evidence(through.wire),
+            },
+          ]
+        : []),
+    ],
+    remedies: [
+      {
+        what: `trace the sending node ${peer}, then explain both sessions together: it shows which rule masquerades the outer packet`,
+        command: 'skbwhy record sender.skbw',
+        source: 'this finding’s confidence is lowered only for the missing side',
+      },
+      ...remedies(defect, null, null),
+    ],
+  };
+}
+
+/**
+ * Which way the outer checksum was spoiled; null when a second SNAT does not explain it.
+ * Both: udp_manip_pkt, net/netfilter/nf_nat_proto.c.
+ */
+function defectOf(c: Crossing): Defect | null {
+  const { before, after, expected } = c.checksum!;
+  if (before === 0) return 'legacy-zero-checksum';
+  if (before !== null) return before === after ? 'udpcsum-not-updated' : null;
+  // The moment before the second SNAT was not seen: the checksum that fits the old port tells.
+  if (expected !== null && c.expectedPort !== null && c.wirePort !== null) {
+    const old = updateChecksum(expected, c.wirePort, c.expectedPort);
+    if (sameChecksum(old, after)) return 'udpcsum-not-updated';
+  }
+  return after === 0xffff ? 'legacy-zero-checksum' : null;
+}
+
+/** 0 and 0xffff are one number in one's complement. */
+function sameChecksum(a: number, b: number): boolean {
+  return a === b || (a % 0xffff === 0 && b % 0xffff === 0);
+}
+
+function senderChain(
+  exchange: Case,
+  all: Crossing[],
+  first: Crossing,
+  defect: Defect,
+  rules: ReturnType<typeof secondSnatRules>,
+): { chain: Claim[]; device: string } {
+  const { observations } = exchange;
+  const chain: Claim[] = [];
+  const sent = first.sent!;
+  const { world, netns } = sent;
+  const node = world.netnsName(netns);
+  const device = first.entry ? world.deviceName(netns, first.entry.ifindex) : 'the tunnel';
+  const inner = observations.filter((o) => o.attempt === first.n && !o.tunnel && o.netns === netns);
+
+  const marked = inner.find((o) => o.point === 'mark.set');
+  const mark = first.entry?.mark ?? sent.mark;
+  if (marked)
+    chain.push({
+      claim: 'marked',
+      text:
+        `In nat/${HOOKS[marked.hook]} on ${node} the SYN's mark goes from ${hex(marked.beforeMark)} to ${hex(marked.mark)}` +
+        `${rules?.marking ? ` (${rules.marking.text})` : ''}.`,
+      evidence: [...evidence(marked), ...(rules?.marking ? rules.evidence : [])],
+    });
+  const firstSnat =
+    inner.find((o) => o.point === 'nat.setup' && o.ct && (o.ct.status & IPS_SRC_NAT) !== 0) ??
+    first.entry;
+  if (firstSnat?.ct && (firstSnat.ct.status & IPS_SRC_NAT) !== 0)
+    chain.push({
+      claim: 'first-snat',
+      text:
+        `The inner packet is masqueraded: source ${endpoint(firstSnat.ct.original.source)} becomes ${endpoint(firstSnat.ct.reply.destination)}` +
+        `${rules?.inner ? ` (${rules.inner.text})` : ''}. This is the first SNAT.`,
+      evidence: [...evidence(firstSnat), ...(rules?.inner ? rules.evidence : [])],
+    });
+  if (first.entry)
+    chain.push({
+      claim: 'encapsulated-with-mark',
+      text:
+        `${device} encapsulates the same skb: the conntrack reference goes, the mark ${hex(mark)} stays ` +
+        `(skb_scrub_packet clears it only when it leaves the namespace).`,
+      evidence: evidence(first.entry, first.nat ?? sent),
+    });
+  chain.push({
+    claim: 'second-snat',
+    text:
+      `The outer packet is a new flow for conntrack and still bears mark ${hex(first.nat?.mark ?? sent.mark)}: nat/POSTROUTING masquerades it again` +
+      `${rules?.outer ? ` (${rules.outer.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the second SNAT.`,
+    evidence: [...evidence(first.nat, sent), ...(rules?.outer ? rules.evidence : [])],
+  });
+  const { before, after, expected } = first.checksum!;
+  chain.push({
+    claim: 'checksum-broken',
+    text:
+      defect === 'udpcsum-not-updated'
+        ? `The outer UDP checksum stays ${hex16(after)} while the port changes: NAT leaves it alone because ip_summed is CHECKSUM_PARTIAL, which belongs to the inner TCP. ` +
+          `${hex16(after)} + ${hex16(first.expectedPort!)} − ${hex16(first.wirePort!)} = ${hex16(expected!)} is what the receiver expects (one's complement).`
+        : `The outer UDP checksum was ${before === null ? '0' : hex16(before)}, that is none, and becomes ${hex16(after)}: NAT "updates" it because ip_summed is CHECKSUM_PARTIAL. The receiver expects ${hex16(expected!)} or none.`,
+    evidence: evidence(first.nat, sent),
+  });
+
+  for (const c of all) {
+    if (!c.badChecksum || c.fate === 'delivered') continue;
+    if (c.drop)
+      chain.push({
+        claim: 'dropped-by-peer',
+        text: `SYN ${c.n} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
+        evidence: evidence(c.arrived, c.drop),
+      });
+    else
+      chain.push({
+        claim: 'peer-drop-expected',
+        text: `SYN ${c.n} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
+        evidence: evidence(c.sent),
+      });
+    if (c.n > first.n && c.outerCt && !c.newEntry)
+      chain.push({
+        claim: 'existing-entry-translates-again',
+        text: `SYN ${c.n} is not marked any more (mark ${hex(c.entry?.mark ?? c.sent?.mark ?? 0)}), but has the same hash, so the same outer tuple: the existing entry ${c.outerCt.id} still applies its SNAT, and is refreshed by it.`,
+        evidence: evidence(c.entry, c.sent),
+      });
+  }
+  return { chain, device };
+}
+
+function recovered(exchange: Case, all: Crossing[], chain: Claim[]): void {
+  const delivered = all.find((c) => c.fate === 'delivered');
+  const established = exchange.observations.find(
+    (o) => o.point === 'socket.state' && o.newState === TCP_ESTABLISHED && o.oldState === 2,
+  );
+  if (delivered)
+    chain.push({
+      claim: 'delivered',
+      text:
+        `SYN ${delivered.n} is delivered after ${ms((delivered.startedAt - exchange.startedAt) / 1e6)}` +
+        (exchange.outcome === 'recovered'
+          ? `, and the connection stands after ${ms((exchange.endedAt - exchange.startedAt) / 1e6)}.`
+          : '.'),
+      evidence: [
+        ...evidence(delivered.exit ?? delivered.wire ?? delivered.entry),
+        ...evidence(established),
+      ],
+    });
+}
+
+function ruledOutAtSender(
+  exchange: Case,
+  all: Crossing[],
+  first: Crossing,
+  peerSeen: boolean,
+): RuledOut[] {
+  const out: RuledOut[] = [];
+  if (first.nat && first.checksum)
+    out.push({
+      verdict: 'checksum-offload',
+      text: `the checksum was ${first.checksum.before === 0 ? 'none' : `right (${hex16(first.checksum.before!)})`} before the second SNAT: no device computed it wrongly`,
+      evidence: evidence(first.nat),
+    });
+  if (first.drop)
+    out.push({
+      verdict: 'lost-on-the-wire',
+      text: 'the SYN arrived at the peer and was dropped there',
+      evidence: evidence(first.arrived, first.drop),
+    });
+  else if (!peerSeen)
+    out.push({
+      verdict: 'lost-on-the-wire',
+      text: 'the packet is spoiled before it leaves; whether the wire loses it too cannot be seen from here',
+      evidence: evidence(first.sent),
+    });
+  const policy = all.find((c) => c.drop && /NETFILTER/.test(exchange.reasonName(c.drop)));
+  if (!policy && exchange.attached('packet.drop'))
+    out.push({
+      verdict: 'policy-drop',
+      text: 'no rule of a traced namespace dropped a SYN of it (no packet.drop with a netfilter reason)',
+      evidence: evidence(first.sent),
+    });
+  return out;
+}
+
+function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
+  const firstSeen = c.outerCt
+    ? all.find((other) => other.outerCt && identity(other.outerCt) === identity(c.outerCt!))!
+    : null;
+  return {
+    n: c.n,
+    atMs: round((c.startedAt - exchange.startedAt) / 1e6),
+    mark: c.entry?.mark ?? c.sent?.mark ?? null,
+    hash: (c.entry ?? c.sent)?.hash ?? null,
+    outerPort: c.wire ? { expected: c.expectedPort, wire: c.wirePort } : null,
+    outerConntrack: c.outerCt && {
+      id: c.outerCt.id,
+      state: c.newEntry ? 'new' : 'existing',
+      snat: c.snat,
+      ageMs: round((c.sent ?? c.nat)!.time / 1e6 - (firstSeen!.nat ?? firstSeen!.sent)!.time / 1e6),
+    },
+    checksum: c.checksum,
+    fate: c.fate,
+    dropReason: c.drop ? exchange.reasonName(c.drop) : null,
+    dropLocation: c.drop ? c.drop.world.symbol(c.drop.location) : null,
+  };
+}
+
+function title(exchange: Case, all: Crossing[], target: string | null): string {
+  const to = target ?? 'its destination';
+  const lost = all.filter((c) => c.badChecksum && c.fate !== 'delivered').length;
+  const syns = `${lost} SYN${lost === 1 ? '' : 's'}`;
+  if (exchange.outcome === 'recovered')
+    return `connect to ${to} took ${ms((exchange.endedAt - exchange.startedAt) / 1e6)}: ${syns} spoiled by a second SNAT`;
+  if (exchange.outcome === 'failed')
+    return `connect to ${to} failed: ${syns} spoiled by a second SNAT`;
+  return `connect to ${to} is waiting: ${syns} spoiled by a second SNAT so far`;
+}
+
+function summary(
+  exchange: Case,
+  all: Crossing[],
+  first: Crossing,
+  defect: Defect,
+  device: string,
+  bypass: ReturnType<typeof bypassOf>,
+  peerSeen: boolean,
+): string {
+  const node = first.sent!.world.netnsName(first.sent!.netns);
+  const spoiled =
+    defect === 'udpcsum-not-updated'
+      ? 'its outer UDP checksum was not updated for the new port'
+      : 'its absent outer UDP checksum (0) was turned into a wrong one';
+  const whom = peerSeen ? 'so the peer dropped it' : 'so the peer must drop it';
+  const start =
+    `On ${node} the SYN was masqueraded twice: once itself, and once more as the ${device} packet that carries it, because the mark survives encapsulation. ` +
+    `The second SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort}, but ${spoiled}, ${whom}.`;
+  if (bypass) return `${start} ${bypass.short}`;
+  if (exchange.outcome === 'failed')
+    return `${start} No retransmission escaped: each met the same conntrack entry, which every SYN kept alive.`;
+  return start;
+}
+
+const TCP_ESTABLISHED = 1;
+const HOOKS = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'];
+
+function dropText(exchange: Case, drop: Observation): string {
+  return `${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} (${place(drop)})`;
+}
+
+export function evidence(...observations: (Observation | null | undefined)[]): Evidence[] {
+  return observations.flatMap((o) => (o ? [o.evidence] : []));
+}
+
+function endpoint({ address, port }: { address: string; port: number }): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
+
+function hex16(value: number): string {
+  return `0x${value.toString(16).padStart(4, '0')}`;
+}
+
+export function ms(value: number): string {
+  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(2)} s`;
+}
+
+function round(value: number): number {
+  return Math.round(value * 1000) / 1000;
+}

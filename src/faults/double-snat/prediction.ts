@@ -1,0 +1,81 @@
+import type { Case } from '../../explain/diagnose.js';
+import type { Diagnosis } from '../../explain/finding.js';
+import { predictRecovery, synGaps } from '../../explain/schedule.js';
+import type { Crossing } from './crossing.js';
+
+/**
+ * When the connect gets through, from the settings that were in force when its first SYN left, and
+ * not from what happened then.
+ *
+ * Gaps come from the client's own SYN schedule where its namespace is known, else from the SYNs
+ * seen so far, doubled on.
+ */
+export function predict(
+  exchange: Case,
+  crossings: readonly Crossing[],
+  sender: number,
+): NonNullable<Diagnosis['prediction']> {
+  const { observations, world, startedAt } = exchange;
+  const socket = observations.find(
+    (o) => o.point === 'socket.state' || o.point === 'tcp.retransmit',
+  );
+  const home = socket?.netns ?? exchange.netns;
+  const delivered = crossings.find((c) => c.fate === 'delivered');
+  const observedMs = delivered ? round((delivered.startedAt - startedAt) / 1e6) : null;
+
+  const timeoutS = world.number(sender, 'net.netfilter.nf_conntrack_udp_timeout', startedAt);
+  const retries = socket ? world.number(home, 'net.ipv4.tcp_syn_retries', startedAt) : null;
+  const linear = world.number(home, 'net.ipv4.tcp_syn_linear_timeouts', startedAt) ?? 0;
+  const sysctl = socket ? world.number(home, 'net.core.txrehash', startedAt) : null;
+  const own = observations.find((o) => o.txrehash !== null)?.txrehash ?? null;
+  const rehash = own ?? sysctl;
+
+  if (timeoutS === null)
+    return {
+      recoverAtMs: null,
+      observedMs,
+      text: 'no prediction: nf_conntrack_udp_timeout of the sending node is not known',
+    };
+  let gaps: number[];
+  let schedule: string;
+  if (retries !== null) {
+    gaps = synGaps(retries, linear);
+    schedule = `the client's own SYN schedule (tcp_syn_retries=${retries}, tcp_syn_linear_timeouts=${linear}: gaps of ${seconds(gaps)} s)`;
+  } else {
+    gaps = crossings.slice(1).map((c, i) => (c.startedAt - crossings[i]!.startedAt) / 1e6);
+    for (let gap = (gaps.at(-1) ?? 500) * 2; gaps.length < 6; gap *= 2) gaps.push(gap);
+    schedule = 'the SYNs seen so far and a doubling gap (the client’s own settings are not known)';
+  }
+  const hashChanged =
+    rehash === null &&
+    crossings.length > 1 &&
+    crossings[0]!.entry !== null &&
+    crossings[1]!.entry !== null &&
+    crossings[0]!.entry.hash !== crossings[1]!.entry.hash;
+  const rehashes = rehash === 1 || hashChanged;
+  const recoverAtMs = predictRecovery(gaps, rehashes, timeoutS * 1000);
+  const rule = rehashes
+    ? `the socket picks a new hash at each retransmission timeout (txrehash=1), so the first retransmission has another outer port and another conntrack entry`
+    : `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
+  const when =
+    recoverAtMs === 'never'
+      ? `no gap is that long: never`
+      : `it gets through after ${formatSeconds(recoverAtMs)}`;
+  return {
+    recoverAtMs: recoverAtMs === 'never' ? 'never' : round(recoverAtMs),
+    observedMs,
+    text: `${rule}; with ${schedule} ${when}`,
+  };
+}
+
+function seconds(gaps: readonly number[]): string {
+  return gaps.map((ms) => String(ms / 1000)).join(', ');
+}
+
+function formatSeconds(ms: number): string {
+  return `${Number((ms / 1000).toFixed(2))} s`;
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}
