@@ -1,0 +1,74 @@
+/**
+ * A lab's client program, started inside a namespace: reads `Connection`s (a JSON array on one line)
+ * from its standard input, makes them all at once, writes a `Measurement` as a JSON line when each has
+ * ended. Ends when its standard input does, so that it never outlives the lab.
+ */
+import { connect } from 'node:net';
+import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
+
+export interface Connection {
+  address: string;
+  port: number;
+  /** gives up after so long, ms */
+  timeoutMs: number;
+}
+
+export interface Measurement {
+  /** which connection of the array */
+  index: number;
+  source: string | null;
+  ok: boolean;
+  connectMs: number | null;
+  error: string | null;
+  startedAt: string;
+}
+
+/** `address:port`, with brackets around IPv6. */
+export function endpoint(address: string, port: number): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+function measure(connection: Connection, index: number): Promise<Measurement> {
+  const { address, port, timeoutMs } = connection;
+  return new Promise((resolve) => {
+    const startedAt = new Date().toISOString();
+    const start = process.hrtime.bigint();
+    const sinceStart = () => Number(process.hrtime.bigint() - start) / 1e6;
+    let connectMs: number | null = null;
+    let source: string | null = null;
+    const done = (error: string | null) => {
+      resolve({ index, source, ok: error === null, connectMs, error, startedAt });
+      clearTimeout(timer);
+      socket.destroy();
+    };
+    const timer = setTimeout(() => done('timeout'), timeoutMs);
+    const socket = connect({ host: address, port });
+    setImmediate(() => {
+      // connect() has bound it by now
+      const bound = socket.address();
+      if ('port' in bound) source = endpoint(bound.address, bound.port);
+    });
+    socket.once('connect', () => {
+      connectMs = sinceStart();
+      socket.write('GET / HTTP/1.0\r\n\r\n');
+    });
+    socket.once('data', () => done(null));
+    socket.once('end', () => done('no answer'));
+    socket.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
+  });
+}
+
+function main(): void {
+  const input = createInterface({ input: process.stdin });
+  input.once('close', () => process.exit(0)); // the lab is gone, or has all it wants
+  input.once('line', (line) => {
+    (JSON.parse(line) as Connection[]).forEach((connection, index) => {
+      void measure(connection, index).then((measurement) =>
+        process.stdout.write(`${JSON.stringify(measurement)}\n`),
+      );
+    });
+  });
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) main();

@@ -1,0 +1,94 @@
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { SkbwhyError } from '../event/errors.js';
+import { endpoint, type Connection, type Measurement } from './client.js';
+import type { ClientResult } from './lab.js';
+import type { Namespaces } from './namespaces.js';
+
+const CLIENT = fileURLToPath(new URL('./client.js', import.meta.url));
+const SERVER = fileURLToPath(new URL('./server.js', import.meta.url));
+
+/**
+ * Starts a server in a namespace: it answers HTTP on `port`, and never answers on `silentPort`.
+ * Resolves when it listens; `lab-failed` when it does not come so far.
+ */
+export async function startServer(
+  namespaces: Namespaces,
+  role: string,
+  ports: { port: number; silentPort?: number },
+): Promise<void> {
+  const numbers = [ports.port, ...(ports.silentPort ? [ports.silentPort] : [])].map(String);
+  const child = namespaces.spawn(role, [process.execPath, SERVER, ...numbers], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
+  });
+  let complaint = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (complaint += text));
+  child.stdin?.on('error', () => undefined);
+  await new Promise<void>((resolve, reject) => {
+    child.stdout?.once('data', () => resolve());
+    child.once('error', reject);
+    child.once('close', () => {
+      const line = complaint.split('\n').find((each) => /error/i.test(each)) ?? 'it ended at once';
+      reject(new SkbwhyError('lab-failed', `server in namespace '${role}': ${line.trim()}`));
+    });
+  });
+}
+
+export interface Purpose extends Connection {
+  /** see ClientResult.purpose */
+  purpose: string;
+}
+
+/**
+ * Makes TCP connections from a namespace, all at once, by one process; resolves when all have ended.
+ * On abort the pending ones end as 'aborted'. Throws `lab-failed` when the process breaks.
+ */
+export async function runClients(
+  namespaces: Namespaces,
+  role: string,
+  connections: readonly Purpose[],
+  signal?: AbortSignal,
+): Promise<ClientResult[]> {
+  if (connections.length === 0) return [];
+  const startedAt = new Date().toISOString();
+  const child = namespaces.spawn(role, [process.execPath, CLIENT], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    detached: true,
+  });
+  const stop = () => child.kill('SIGKILL');
+  signal?.addEventListener('abort', stop, { once: true });
+  if (signal?.aborted) stop();
+  const ended = new Promise<void>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', () => resolve());
+  });
+  child.stdin?.on('error', () => undefined);
+  child.stdin?.write(`${JSON.stringify(connections)}\n`);
+  const measured: Measurement[] = [];
+  if (child.stdout) {
+    for await (const line of createInterface({ input: child.stdout })) {
+      measured.push(JSON.parse(line) as Measurement);
+      if (measured.length === connections.length) child.stdin?.end();
+    }
+  }
+  await ended;
+  signal?.removeEventListener('abort', stop);
+  if (measured.length < connections.length && !signal?.aborted) {
+    throw new SkbwhyError('lab-failed', `the client in namespace '${role}' ended too early`);
+  }
+  return connections.map(({ address, port, purpose }, index) => {
+    const found = measured.find((each) => each.index === index);
+    return {
+      client: role,
+      purpose,
+      target: endpoint(address, port),
+      source: found?.source ?? null,
+      protocol: 'tcp',
+      ok: found?.ok ?? false,
+      connectMs: found?.connectMs ?? null,
+      error: found ? found.error : 'aborted',
+      startedAt: found?.startedAt ?? startedAt,
+    };
+  });
+}

@@ -1,0 +1,59 @@
+/**
+ * A lab's server program: `node server.js PORT [SILENT-PORT]`, started inside a namespace.
+ * Answers HTTP on PORT; on SILENT-PORT it leaves every SYN without an answer. Says `ready` when both
+ * listen; ends when its standard input does, so that it never outlives the lab.
+ */
+import { connect, createServer, type AddressInfo, type Server } from 'node:net';
+import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
+
+const BODY = 'the lab answers\n';
+const ANSWER = `HTTP/1.1 200 OK\r\nContent-Length: ${BODY.length}\r\nConnection: close\r\n\r\n${BODY}`;
+
+/** Listens on every address, IPv6 too where the namespace has it. */
+function listen(server: Server, port: number, backlog?: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EAFNOSUPPORT' && error.code !== 'EADDRNOTAVAIL') return reject(error);
+      server.once('error', reject);
+      server.listen({ port, host: '0.0.0.0', backlog }, resolve);
+    });
+    server.listen({ port, host: '::', backlog }, resolve);
+  });
+}
+
+async function answer(port: number): Promise<void> {
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.once('data', () => socket.end(ANSWER));
+  });
+  await listen(server, port);
+}
+
+/**
+ * A listener whose accept queue is full drops SYNs (tcp_conn_request, 2.6 to 6.18): a thread listens
+ * and never comes to accept(); two connections fill a backlog of 1.
+ */
+async function silent(port: number): Promise<void> {
+  const worker = new Worker(new URL(import.meta.url), { workerData: port });
+  await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  await Promise.all([fill(port), fill(port)]);
+}
+
+function fill(port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    connect({ port, host: '127.0.0.1' }, resolve).on('error', reject);
+  });
+}
+
+if (isMainThread) {
+  process.stdin.resume().once('end', () => process.exit(0));
+  const [port, silentPort] = process.argv.slice(2).map(Number);
+  if (port) await answer(port);
+  if (silentPort) await silent(silentPort);
+  process.stdout.write('ready\n');
+} else {
+  const server = createServer();
+  await listen(server, workerData as number, 1);
+  parentPort?.postMessage((server.address() as AddressInfo).port);
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+}
