@@ -1,9 +1,9 @@
 import { LAYOUT } from './layout.js';
 import { decodeFact, RECORD_FACT, type Fact } from './fact.js';
 
-const at = Object.fromEntries(
-  Object.entries(LAYOUT).map(([name, [offset]]) => [name, offset]),
-) as { readonly [name in keyof typeof LAYOUT]: number };
+const at = Object.fromEntries(Object.entries(LAYOUT).map(([name, [offset]]) => [name, offset])) as {
+  readonly [name in keyof typeof LAYOUT]: number;
+};
 
 // Constants, so that the compiler sees numbers on the hot path.
 const KIND = at.kind;

@@ -37,6 +37,8 @@ export interface Tunnel {
   sourcePorts: [number, number] | null;
   /** ifindex of the underlay device when one is configured */
   link: number | null;
+  /** vni, addresses and checksums come with each packet (collect metadata): the values here say nothing */
+  external?: true;
 }
 
 /** A device appeared, changed, or went. */
@@ -53,10 +55,12 @@ export interface DeviceFact {
   /** features that matter here, on or off: 'tx-checksum-ip-generic' …, as ethtool names them */
   offloads: Record<string, boolean>;
   tunnel: Tunnel | null;
+  /** ifindex of the bridge (or bond …) it is a port of */
+  master?: number;
   gone?: true;
 }
 
-/** A rule that reads or changes marks, or masquerades, in a POSTROUTING path; in the order of evaluation. */
+/** A rule of a namespace, by where it stands. */
 export interface NatRule {
   backend: 'iptables-legacy' | 'iptables-nft' | 'nft';
   family: 'ip' | 'ip6' | 'inet';
@@ -68,22 +72,75 @@ export interface NatRule {
   handle: number;
 }
 
+/** A source NAT rule of POSTROUTING that a tunnelled packet can reach. */
+export interface MasqueradeRule extends NatRule {
+  /** it always picks another source port (--random, --random-fully, a port range) */
+  randomFully: boolean;
+  /** mark that the packet must bear to come here, null: any */
+  mark: { value: number; mask: number } | null;
+  /** the mark is cleared before the rule is reached, so that the outer packet does not bear it */
+  clearsMark: boolean;
+}
+
+/**
+ * A way by which the outer packet of a tunnel is source NATed so that its bytes change: a packet
+ * bears a mark, is masqueraded, goes into the tunnel, and the outer packet, which still bears the
+ * mark, is masqueraded again.
+ */
+export interface SnatPath {
+  /** name of the tunnel device */
+  tunnel: string;
+  /** family of the packet inside, and of the outer one */
+  innerFamily: 'ip' | 'ip6';
+  outerFamily: 'ip' | 'ip6';
+  /** the mark the packet comes to POSTROUTING with; 0: none is needed */
+  mark: number;
+  /** rules that set it; empty: none of this namespace does, something else must (a program, tc, BPF) */
+  marking: NatRule[];
+  /** rule that masquerades the inner packet; null: it is not masqueraded on this way */
+  first: NatRule | null;
+  /** rule that masquerades the outer packet */
+  second: NatRule;
+  /** what the second rule changes of the outer packet */
+  changes: 'port' | 'address';
+  /** rule that clears the mark, but which this packet does not come to before it is masqueraded */
+  clearing: NatRule | null;
+  /** `first` stands before the rules that look at the mark, so that clearing it there is no cure */
+  masqueradeFirst: boolean;
+  /** clearing the mark where `second` masquerades (as kube-proxy does since kubernetes PR 92035) would cure it */
+  curedByClearing: boolean;
+  /** conditions of rules that could not be judged and are taken to hold */
+  assumes: string[];
+}
+
+/** Why the outer packet of a tunnel is left as it is. */
+export interface NoSnatPath {
+  tunnel: string;
+  reason:
+    | 'no-masquerade'
+    | 'mark-cleared'
+    | 'outer-not-masqueraded'
+    | 'outer-unchanged';
+  /** the rule that decides it: the one that clears the mark, or that masquerades without another port */
+  rule: NatRule | null;
+}
+
 /** What a namespace's rules do with packets that leave through a tunnel; see host/rules. */
 export interface RulesFact {
   fact: 'rules';
   netns: number;
-  /** changes whenever any NAT rule of the namespace does */
+  /** changes whenever any rule of the namespace does */
   digest: string;
-  /** rules that set a mark which a masquerade rule looks at */
+  /** rules that set a mark: mark = (mark & ~mask) ^ value */
   marking: (NatRule & { value: number; mask: number })[];
-  /** source NAT rules of POSTROUTING that a packet can reach */
-  masquerade: (NatRule & {
-    randomFully: boolean;
-    /** mark that the packet must bear, null: any */
-    mark: { value: number; mask: number } | null;
-    /** the mark is cleared before the rule is reached, so that the outer packet does not bear it */
-    clearsMark: boolean;
-  })[];
+  /** source NAT rules of POSTROUTING */
+  masquerade: MasqueradeRule[];
+  /** ways to a second source NAT; the most certain first. Empty: none was found */
+  paths: SnatPath[];
+  /** for each tunnel without such a way, why */
+  spared: NoSnatPath[];
+  /** rules that are there and could not be read, one line each */
+  unread: string[];
 }
 
 /** Settings (sysctl names with dots → value); only the changed ones after the first. */

@@ -81,7 +81,8 @@ export class Layer {
     const addresses = this.version === 4 ? 8 : 32;
     return from + addresses === this.l4
       ? bytes.toString('latin1', from, this.l4 + 4)
-      : bytes.toString('latin1', from, from + addresses) + bytes.toString('latin1', this.l4, this.l4 + 4);
+      : bytes.toString('latin1', from, from + addresses) +
+          bytes.toString('latin1', this.l4, this.l4 + 4);
   }
 
   /** The key of the opposite direction. */

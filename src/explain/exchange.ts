@@ -86,7 +86,13 @@ export class Exchange {
       this.arena = larger;
     }
     record.copy(this.arena, this.used);
-    this.entries.push({ session, seq, at: this.used, size, attempt: Math.max(this.attempts.length, 1) });
+    this.entries.push({
+      session,
+      seq,
+      at: this.used,
+      size,
+      attempt: Math.max(this.attempts.length, 1),
+    });
     this.used += size;
     this.decoded = null;
   }

@@ -16,6 +16,7 @@ import type { Evidence, Finding, Lost, Report, Unexplained } from './finding.js'
 import { IPS_DST_NAT, IPS_SRC_NAT, type Observation } from './observation.js';
 import { unexplained } from './unexplained.js';
 import { World } from './world.js';
+import { toMicroseconds } from './wording.js';
 
 /** A connect that took longer than this, or needed a second SYN, is looked into. */
 const SLOW_MS = 500;
@@ -141,7 +142,7 @@ export class Explainer {
         node: source.header.node,
         kernel: source.header.kernel.release,
         startedAt: source.header.startedAt,
-        durationMs: round((source.lastTime - source.startNs) / 1e6),
+        durationMs: toMicroseconds((source.lastTime - source.startNs) / 1e6),
         records: source.records,
         events: source.events,
         truncated: null,
@@ -362,8 +363,7 @@ export class Explainer {
 
   private forget(exchange: Exchange): void {
     this.open.delete(exchange);
-    for (const key of exchange.keys)
-      if (this.byKey.get(key) === exchange) this.byKey.delete(key);
+    for (const key of exchange.keys) if (this.byKey.get(key) === exchange) this.byKey.delete(key);
     if (exchange.sock && this.bySocket.get(exchange.sock) === exchange)
       this.bySocket.delete(exchange.sock);
   }
@@ -380,7 +380,7 @@ export class Explainer {
       const body = {
         ...diagnosis,
         startedAt: this.iso(exchange),
-        delayMs: round(exchange.delayMs),
+        delayMs: toMicroseconds(exchange.delayMs),
         outcome: exchange.outcome,
         lostEvents: view.lostEvents,
       };
@@ -437,8 +437,4 @@ export type { Evidence };
 
 function sum(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((a, b) => a + b, 0);
-}
-
-function round(ms: number): number {
-  return Math.round(ms * 1000) / 1000;
 }

@@ -69,11 +69,7 @@ export interface FindingAttempt {
 }
 
 export type BypassReason =
-  | 'rehash'
-  | 'conntrack-expired'
-  | 'conntrack-deleted'
-  | 'rules-changed'
-  | 'offload-changed';
+  'rehash' | 'conntrack-expired' | 'conntrack-deleted' | 'rules-changed' | 'offload-changed';
 
 export type Confidence = 'proved' | 'likely' | 'possible';
 export type Outcome = 'pending' | 'recovered' | 'failed';
@@ -94,7 +90,11 @@ export interface Diagnosis {
   attempts: FindingAttempt[];
   bypass: { attempt: number; why: BypassReason; text: string } | null;
   /** `never`: no attempt of the schedule gets through; null: the settings needed are not known */
-  prediction: { recoverAtMs: number | 'never' | null; observedMs: number | null; text: string } | null;
+  prediction: {
+    recoverAtMs: number | 'never' | null;
+    observedMs: number | null;
+    text: string;
+  } | null;
   chain: Claim[];
   ruledOut: RuledOut[];
   remedies: Remedy[];
@@ -120,7 +120,13 @@ export interface Unexplained {
   delayMs: number;
   outcome: Outcome;
   title: string;
-  attempts: { n: number; atMs: number; lastSeen: string; drop: string | null; evidence: Evidence[] }[];
+  attempts: {
+    n: number;
+    atMs: number;
+    lastSeen: string;
+    drop: string | null;
+    evidence: Evidence[];
+  }[];
   excluded: string[];
   next: string[];
   lostEvents: number;

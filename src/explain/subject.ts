@@ -18,7 +18,8 @@ export function tcpSubject(exchange: Case): Subject {
     const { original, replyKey, status } = translated.ct;
     client = formatEndpoint(original.source);
     service = formatEndpoint(original.destination);
-    if (status & IPS_DST_NAT) backend = formatEndpoint(keyEndpoints(reverseKey(replyKey)).destination);
+    if (status & IPS_DST_NAT)
+      backend = formatEndpoint(keyEndpoints(reverseKey(replyKey)).destination);
   } else if (first) {
     const flow = first.headers.flow;
     client = formatEndpoint(flow.source(first.record));

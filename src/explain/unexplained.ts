@@ -3,6 +3,7 @@ import type { Case } from './diagnose.js';
 import type { Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
 import { tcpSubject } from './subject.js';
+import { count, duration, toMicroseconds } from './wording.js';
 
 /**
  * The entry of an exchange that failed or was slow and has no verdict: where each attempt was last
@@ -23,7 +24,7 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     const last = seen.filter((o) => o.point !== 'packet.drop').at(-1) ?? drop;
     return {
       n: i + 1,
-      atMs: round((attempt.startedAt - exchange.startedAt) / 1e6),
+      atMs: toMicroseconds((attempt.startedAt - exchange.startedAt) / 1e6),
       lastSeen: last ? place(last) : 'nowhere',
       drop: drop
         ? `${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} in ${drop.world.netnsName(drop.netns)}`
@@ -38,31 +39,35 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     : dropped
       ? `${subject.client} → ${target}: ${outcome === 'recovered' ? 'slow' : 'no connection'}, a SYN was dropped (${dropped.drop})`
       : outcome === 'recovered'
-        ? `${subject.client} → ${target}: answered after ${formatSeconds((end - exchange.startedAt) / 1e6)}`
-        : `${subject.client} → ${target}: ${answers.length > 0 ? 'an answer was seen, but no connection' : 'no answer'} to ${attempts.length} SYN${attempts.length === 1 ? '' : 's'}`;
+        ? `${subject.client} → ${target}: answered after ${duration((end - exchange.startedAt) / 1e6)}`
+        : `${subject.client} → ${target}: ${answers.length > 0 ? 'an answer was seen, but no connection' : 'no answer'} to ${count(attempts.length, 'SYN')}`;
 
   const excluded: string[] = [];
   if (!dropped && exchange.attached('packet.drop') && exchange.lostEvents === 0)
-    excluded.push('no traced namespace dropped a SYN of it (packet.drop was attached, no event was lost)');
+    excluded.push(
+      'no traced namespace dropped a SYN of it (packet.drop was attached, no event was lost)',
+    );
   if (subject.tunnel === null && syns.length > 0)
     excluded.push('double-snat: none of its SYNs entered a tunnel');
 
   const next: string[] = [];
   const lastPlace = attempts.at(-1)?.lastSeen;
-  if (dropped)
-    next.push(`look at what drops it: ${dropped.drop}`);
-  else if (reset) next.push('look for the process that should listen there, or the rule that rejects');
+  if (dropped) next.push(`look at what drops it: ${dropped.drop}`);
+  else if (reset)
+    next.push('look for the process that should listen there, or the rule that rejects');
   else if (answers.length > 0)
     next.push('trace the client’s side too: the answer was seen, the end of the handshake was not');
   else if (lastPlace)
-    next.push(`trace the next hop after ${lastPlace}: record there at the same time, then explain both files together`);
+    next.push(
+      `trace the next hop after ${lastPlace}: record there at the same time, then explain both files together`,
+    );
   else next.push('no SYN was seen: check the route of the client and the filter of the recording');
 
   return {
     id,
     subject,
     startedAt,
-    delayMs: round((end - exchange.startedAt) / 1e6),
+    delayMs: toMicroseconds((end - exchange.startedAt) / 1e6),
     outcome,
     title,
     attempts,
@@ -84,12 +89,4 @@ export function isSyn(o: Observation): boolean {
 
 function isAnswer(o: Observation): boolean {
   return (o.headers.flow.flags & (TCP_SYN | TCP_ACK)) === (TCP_SYN | TCP_ACK);
-}
-
-function formatSeconds(ms: number): string {
-  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`;
-}
-
-function round(ms: number): number {
-  return Math.round(ms * 1000) / 1000;
 }

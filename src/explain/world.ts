@@ -1,10 +1,4 @@
-import type {
-  CountersFact,
-  DeviceFact,
-  Fact,
-  ProcessFact,
-  RulesFact,
-} from '../event/fact.js';
+import type { CountersFact, DeviceFact, Fact, ProcessFact, RulesFact } from '../event/fact.js';
 import type { Evidence } from './finding.js';
 
 /** A fact with when it became known and the record that says so. */

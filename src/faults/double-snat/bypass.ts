@@ -1,6 +1,7 @@
 import type { Case } from '../../explain/diagnose.js';
 import type { BypassReason, Evidence } from '../../explain/finding.js';
 import { identity, type Crossing } from './crossing.js';
+import { duration, hex16, hex32 } from '../../explain/wording.js';
 
 export interface Bypass {
   attempt: number;
@@ -48,9 +49,9 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       ...base,
       why: 'rehash',
       text:
-        `At its retransmission timeout the socket chose a new hash: ${hash(oldHash)} became ${hash(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
+        `At its retransmission timeout the socket chose a new hash: ${hex32(oldHash)} became ${hex32(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
         `That is another outer tuple, so another conntrack entry; the packet is unmarked, no SNAT is set up for it, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
-      short: `SYN ${through.n}, ${seconds(gapMs)} later, escaped: the socket had chosen a new hash, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
+      short: `SYN ${through.n}, ${duration(gapMs)} later, escaped: the socket had chosen a new hash, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
       evidence: proof(retransmit, through.entry, through.nat, through.sent),
     };
 
@@ -90,18 +91,18 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
           ...base,
           why: 'conntrack-expired',
           text:
-            `The hash stayed ${hash(newHash)}, so the outer tuple is the same. SYN ${before.n} had refreshed its entry for ${seconds(timeoutMs)}; SYN ${through.n} came ${seconds(gapMs)} later, ${gapMs >= timeoutMs ? `${seconds(gapMs)} ≥ ${seconds(timeoutMs)}` : `within one tick of ${seconds(timeoutMs)}`}: the entry was gone. ` +
+            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same. SYN ${before.n} had refreshed its entry for ${duration(timeoutMs)}; SYN ${through.n} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone. ` +
             `A new entry was made for an unmarked packet, without SNAT, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
-          short: `SYN ${through.n} escaped because the gap of ${seconds(gapMs)} before it outlived the ${seconds(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
+          short: `SYN ${through.n} escaped because the gap of ${duration(gapMs)} before it outlived the ${duration(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
           evidence: proof(before.sent, through.entry, through.nat, through.sent),
         }
       : {
           ...base,
           why: 'conntrack-deleted',
           text:
-            `The hash stayed ${hash(newHash)}, so the outer tuple is the same, and the entry that SYN ${before.n} had refreshed for ${seconds(timeoutMs)} had ${seconds(timeoutMs - gapMs)} left when SYN ${through.n} came after ${seconds(gapMs)}; ` +
+            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that SYN ${before.n} had refreshed for ${duration(timeoutMs)} had ${duration(timeoutMs - gapMs)} left when SYN ${through.n} came after ${duration(gapMs)}; ` +
             `yet a new entry was made: somebody deleted the old one (conntrack -D, a flush, an address that went).`,
-          short: `SYN ${through.n} escaped because the outer conntrack entry had been deleted ${seconds(timeoutMs - gapMs)} before its time.`,
+          short: `SYN ${through.n} escaped because the outer conntrack entry had been deleted ${duration(timeoutMs - gapMs)} before its time.`,
           evidence: proof(before.sent, through.nat, through.sent),
         };
   }
@@ -134,16 +135,4 @@ function offloadFact(before: Crossing, through: Crossing): string {
   return then?.fact.offloads[name] === true && now?.fact.offloads[name] === false
     ? ` (${now.fact.name}: ${name} went from on to off)`
     : '';
-}
-
-function hash(value: number): string {
-  return `0x${value.toString(16).padStart(8, '0')}`;
-}
-
-function hex16(value: number): string {
-  return `0x${value.toString(16).padStart(4, '0')}`;
-}
-
-function seconds(ms: number): string {
-  return `${Number((ms / 1000).toFixed(2))} s`;
 }

@@ -16,6 +16,8 @@ import { crossings, identity, type Crossing } from './crossing.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
 import { secondSnatRules } from './rules.js';
+import { formatEndpoint } from '../../event/headers.js';
+import { count, duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
 
 export type Defect = 'legacy-zero-checksum' | 'udpcsum-not-updated';
 
@@ -223,7 +225,7 @@ function senderChain(
     chain.push({
       claim: 'first-snat',
       text:
-        `The inner packet is masqueraded: source ${endpoint(firstSnat.ct.original.source)} becomes ${endpoint(firstSnat.ct.reply.destination)}` +
+        `The inner packet is masqueraded: source ${formatEndpoint(firstSnat.ct.original.source)} becomes ${formatEndpoint(firstSnat.ct.reply.destination)}` +
         `${rules?.inner ? ` (${rules.inner.text})` : ''}. This is the first SNAT.`,
       evidence: [...evidence(firstSnat), ...(rules?.inner ? rules.evidence : [])],
     });
@@ -286,9 +288,9 @@ function recovered(exchange: Case, all: Crossing[], chain: Claim[]): void {
     chain.push({
       claim: 'delivered',
       text:
-        `SYN ${delivered.n} is delivered after ${ms((delivered.startedAt - exchange.startedAt) / 1e6)}` +
+        `SYN ${delivered.n} is delivered after ${duration((delivered.startedAt - exchange.startedAt) / 1e6)}` +
         (exchange.outcome === 'recovered'
-          ? `, and the connection stands after ${ms((exchange.endedAt - exchange.startedAt) / 1e6)}.`
+          ? `, and the connection stands after ${duration((exchange.endedAt - exchange.startedAt) / 1e6)}.`
           : '.'),
       evidence: [
         ...evidence(delivered.exit ?? delivered.wire ?? delivered.entry),
@@ -338,7 +340,7 @@ function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
     : null;
   return {
     n: c.n,
-    atMs: round((c.startedAt - exchange.startedAt) / 1e6),
+    atMs: toMicroseconds((c.startedAt - exchange.startedAt) / 1e6),
     mark: c.entry?.mark ?? c.sent?.mark ?? null,
     hash: (c.entry ?? c.sent)?.hash ?? null,
     outerPort: c.wire ? { expected: c.expectedPort, wire: c.wirePort } : null,
@@ -346,7 +348,9 @@ function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
       id: c.outerCt.id,
       state: c.newEntry ? 'new' : 'existing',
       snat: c.snat,
-      ageMs: round((c.sent ?? c.nat)!.time / 1e6 - (firstSeen!.nat ?? firstSeen!.sent)!.time / 1e6),
+      ageMs: toMicroseconds(
+        (c.sent ?? c.nat)!.time / 1e6 - (firstSeen!.nat ?? firstSeen!.sent)!.time / 1e6,
+      ),
     },
     checksum: c.checksum,
     fate: c.fate,
@@ -358,9 +362,9 @@ function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
 function title(exchange: Case, all: Crossing[], target: string | null): string {
   const to = target ?? 'its destination';
   const lost = all.filter((c) => c.badChecksum && c.fate !== 'delivered').length;
-  const syns = `${lost} SYN${lost === 1 ? '' : 's'}`;
+  const syns = count(lost, 'SYN');
   if (exchange.outcome === 'recovered')
-    return `connect to ${to} took ${ms((exchange.endedAt - exchange.startedAt) / 1e6)}: ${syns} spoiled by a second SNAT`;
+    return `connect to ${to} took ${duration((exchange.endedAt - exchange.startedAt) / 1e6)}: ${syns} spoiled by a second SNAT`;
   if (exchange.outcome === 'failed')
     return `connect to ${to} failed: ${syns} spoiled by a second SNAT`;
   return `connect to ${to} is waiting: ${syns} spoiled by a second SNAT so far`;
@@ -399,24 +403,4 @@ function dropText(exchange: Case, drop: Observation): string {
 
 export function evidence(...observations: (Observation | null | undefined)[]): Evidence[] {
   return observations.flatMap((o) => (o ? [o.evidence] : []));
-}
-
-function endpoint({ address, port }: { address: string; port: number }): string {
-  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
-}
-
-function hex16(value: number): string {
-  return `0x${value.toString(16).padStart(4, '0')}`;
-}
-
-export function ms(value: number): string {
-  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(2)} s`;
-}
-
-function round(value: number): number {
-  return Math.round(value * 1000) / 1000;
 }

@@ -2,6 +2,7 @@ import type { Case } from '../../explain/diagnose.js';
 import type { Diagnosis } from '../../explain/finding.js';
 import { predictRecovery, synGaps } from '../../explain/schedule.js';
 import type { Crossing } from './crossing.js';
+import { duration, toMicroseconds } from '../../explain/wording.js';
 
 /**
  * When the connect gets through, from the settings that were in force when its first SYN left, and
@@ -21,7 +22,7 @@ export function predict(
   );
   const home = socket?.netns ?? exchange.netns;
   const delivered = crossings.find((c) => c.fate === 'delivered');
-  const observedMs = delivered ? round((delivered.startedAt - startedAt) / 1e6) : null;
+  const observedMs = delivered ? toMicroseconds((delivered.startedAt - startedAt) / 1e6) : null;
 
   const timeoutS = world.number(sender, 'net.netfilter.nf_conntrack_udp_timeout', startedAt);
   const retries = socket ? world.number(home, 'net.ipv4.tcp_syn_retries', startedAt) : null;
@@ -60,9 +61,9 @@ export function predict(
   const when =
     recoverAtMs === 'never'
       ? `no gap is that long: never`
-      : `it gets through after ${formatSeconds(recoverAtMs)}`;
+      : `it gets through after ${duration(recoverAtMs)}`;
   return {
-    recoverAtMs: recoverAtMs === 'never' ? 'never' : round(recoverAtMs),
+    recoverAtMs: recoverAtMs === 'never' ? 'never' : toMicroseconds(recoverAtMs),
     observedMs,
     text: `${rule}; with ${schedule} ${when}`,
   };
@@ -70,12 +71,4 @@ export function predict(
 
 function seconds(gaps: readonly number[]): string {
   return gaps.map((ms) => String(ms / 1000)).join(', ');
-}
-
-function formatSeconds(ms: number): string {
-  return `${Number((ms / 1000).toFixed(2))} s`;
-}
-
-function round(ms: number): number {
-  return Math.round(ms * 1000) / 1000;
 }

@@ -1,0 +1,31 @@
+/** How figures are written for people, in findings and wherever they are shown. */
+
+/** `12 ms`, `1.03 s` */
+export function duration(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${Number((ms / 1000).toFixed(2))} s`;
+}
+
+/** `0x4000` */
+export function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
+
+/** A checksum: `0x00de` */
+export function hex16(value: number): string {
+  return `0x${value.toString(16).padStart(4, '0')}`;
+}
+
+/** A packet hash: `0x0000ade1` */
+export function hex32(value: number): string {
+  return `0x${value.toString(16).padStart(8, '0')}`;
+}
+
+/** Milliseconds to the microsecond, as findings carry them. */
+export function toMicroseconds(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}
+
+/** `1 SYN`, `2 SYNs` */
+export function count(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 's'}`;
+}
