@@ -59,6 +59,11 @@ function tunnelAddress(pods: PodNetwork, node: NodeNumber): string {
   return podAddress(pods, node, pods.family === 'ipv6' ? 0xff : 0);
 }
 
+/** IPv6 addresses are usable as soon as they are set: without duplicate address detection. */
+const IPV6_AT_ONCE = `for setting in /proc/sys/net/ipv6/conf/*/accept_dad; do
+  test ! -e $setting || echo 0 > $setting
+done`;
+
 /** Shell lines that set `net.*` settings of the namespace they run in. */
 export function sysctls(values: Readonly<Record<string, string | number>>): string {
   return Object.entries(values)
@@ -96,6 +101,7 @@ ${sysctls({
   'net.ipv4.conf.default.rp_filter': 0,
   ...(families.includes('ipv6') ? { 'net.ipv6.conf.all.forwarding': 1 } : {}),
 })}
+${IPV6_AT_ONCE}
 ip -batch - <<'LINKS'
 link set lo up
 link set eth0 address 02:00:00:00:01:0${node}
@@ -128,6 +134,7 @@ ethtool -K eth0 tx off > /dev/null
 export function podScript(pods: PodNetwork, node: NodeNumber, host: number): string {
   const nodad = pods.family === 'ipv6' ? ' nodad' : '';
   return `
+${IPV6_AT_ONCE}
 ip -batch - <<'LINKS'
 link set lo up
 addr add ${podAddress(pods, node, host)}/${subnet(pods, node).split('/')[1]} dev eth0${nodad}
@@ -146,6 +153,7 @@ export function neighbourAddress(cidr: string, host: number): string {
 export function neighbourScript(device: string, cidr: string, host: 1 | 2): string {
   const nodad = cidr.includes(':') ? ' nodad' : '';
   return `
+${IPV6_AT_ONCE}
 ip -batch - <<'LINKS'
 link set lo up
 addr add ${neighbourAddress(cidr, host)}/${cidr.split('/')[1]} dev ${device}${nodad}
