@@ -7,4 +7,5 @@ if (!existsSync(main)) {
   console.error('skbwhy: not built yet: run `npm start` in the checkout once');
   process.exit(1);
 }
-await import(main.href);
+const { main: run } = await import(main.href);
+await run(process.argv);

@@ -1,0 +1,69 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { SkbwhyError } from '../event/errors.js';
+import type { Report } from '../explain/finding.js';
+import type { Format } from './output.js';
+
+/** Options that several commands share, defined once. */
+export const jsonOption = (): Option => new Option('--json', 'print one JSON object');
+
+export const failOnFindingOption = (): Option =>
+  new Option('--fail-on-finding', 'exit with status 3 when there is a finding');
+
+export const filterOption = (): Option =>
+  new Option(
+    '--filter <expression>',
+    'pcap-filter syntax; matched against the packet and both tuples of its conntrack entry, then followed',
+  );
+
+/** Exit status of a command that printed a report. */
+export function exitCode(report: Report, options: { failOnFinding?: boolean }): number {
+  return options.failOnFinding && report.findings.length > 0 ? 3 : 0;
+}
+
+export function formatOf(options: { json?: boolean; format?: Format }): Format {
+  return options.json ? 'json' : (options.format ?? 'text');
+}
+
+export function seconds(value: string): number {
+  const n = Number(value);
+  if (!(n > 0)) throw new InvalidArgumentError('a number of seconds above 0 is wanted.');
+  return n;
+}
+
+/** The words after `--`. */
+export function commandAfterDashes(command: Command): string[] {
+  const { args } = command;
+  return args.slice(command.registeredArguments.filter((a) => !a.variadic).length);
+}
+
+/**
+ * Runs `work` with a signal that the first SIGINT or SIGTERM aborts; a second one ends the process
+ * at once.
+ */
+export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const stop = (name: NodeJS.Signals): void => {
+    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143);
+    controller.abort();
+  };
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  try {
+    return await work(controller.signal);
+  } finally {
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+  }
+}
+
+/** An error for people: one line, its code, no stack. */
+export function errorLine(error: unknown): { line: string; exitCode: number } {
+  if (error instanceof SkbwhyError)
+    return { line: `skbwhy: ${oneLine(error.message)} [${error.code}]`, exitCode: error.exitCode };
+  const message = error instanceof Error ? error.message : String(error);
+  return { line: `skbwhy: ${oneLine(message)} [internal]`, exitCode: 1 };
+}
+
+function oneLine(message: string): string {
+  return message.trim().replace(/\s*\n\s*/g, ' ');
+}

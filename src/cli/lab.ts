@@ -1,0 +1,148 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command, Option } from 'commander';
+import { SkbwhyError } from '../event/errors.js';
+import type { Fault } from '../faults/fault.js';
+import { loadFaults } from '../faults/registry.js';
+import type { ClientResult } from '../lab/lab.js';
+import { parseSettings } from '../lab/settings.js';
+import { FileWriter } from '../session/file-writer.js';
+import { exitCode, failOnFindingOption, formatOf, jsonOption, untilInterrupted } from './common.js';
+import { explain } from './main-path.js';
+import { jsonText, print } from './output.js';
+import { openTrace } from './open-trace.js';
+import { AFTERMATH_MS } from './record.js';
+import { table } from './text.js';
+
+interface LabOptions {
+  list?: boolean;
+  set?: string[];
+  keep?: boolean;
+  json?: boolean;
+  record?: string;
+  failOnFinding?: boolean;
+  filter?: string;
+  netns?: string[];
+}
+
+export async function labCommand(): Promise<Command> {
+  const faults = await loadFaults();
+  const command = new Command('lab')
+    .description(
+      'reproduces a fault on this kernel in namespaces of its own, traces it, explains it, cleans up',
+    )
+    .addOption(new Option('--list', 'list the labs'))
+    .addOption(jsonOption())
+    .action((options: LabOptions) => {
+      if (!options.list)
+        throw new SkbwhyError(
+          'bad-option',
+          `which lab? One of: ${faults.map((f) => f.verdict).join(', ')} (skbwhy lab --list)`,
+        );
+      list(faults, options.json === true);
+    });
+  for (const fault of faults) command.addCommand(labOf(fault));
+  return command;
+}
+
+function labOf(fault: Fault): Command {
+  const { lab } = fault;
+  return new Command(lab.name)
+    .description(lab.title)
+    .argument('[command...]', "after --: runs inside the lab's node instead of its own clients")
+    .addOption(new Option('--set <key=value...>', 'a setting of the lab, see below'))
+    .addOption(new Option('--keep', 'leave the namespaces there'))
+    .addOption(new Option('--record <file>', 'keep the session'))
+    .addOption(
+      new Option('--netns <role...>', 'trace only these roles’ namespaces (sender, receiver …)'),
+    )
+    .addOption(new Option('--filter <expression>', 'pcap-filter syntax, as for record'))
+    .addOption(jsonOption())
+    .addOption(failOnFindingOption())
+    .addHelpText('after', `\nSettings:\n${settingsTable(fault)}`)
+    .action(async (words: string[], options: LabOptions) => {
+      process.exitCode = await runLab(fault, words, options);
+    });
+}
+
+/** The keys of `--set` with unit, default and meaning, as `lab NAME --help` shows them. */
+export function settingsTable({ lab }: Fault): string {
+  return table(
+    lab.settings.map((s) => [
+      `  ${s.key}`,
+      s.default === null ? "(kernel's)" : `${String(s.default)}${s.unit ? ` ${s.unit}` : ''}`,
+      `${s.help}${s.values ? ` (${s.values.join(', ')})` : ''}`,
+    ]),
+  );
+}
+
+function list(faults: readonly Fault[], json: boolean): void {
+  if (json)
+    process.stdout.write(
+      jsonText({
+        labs: faults.map(({ lab }) => ({
+          name: lab.name,
+          title: lab.title,
+          settings: lab.settings.map(({ key, unit, default: value, values, help }) => ({
+            key,
+            unit: unit ?? null,
+            default: value,
+            values: values ?? null,
+            help,
+          })),
+        })),
+      }),
+    );
+  else process.stdout.write(table(faults.map(({ lab }) => [lab.name, lab.title])) + '\n');
+}
+
+async function runLab(fault: Fault, command: string[], options: LabOptions): Promise<number> {
+  const settings = parseSettings(fault.lab, options.set ?? []);
+  return untilInterrupted(async (signal) => {
+    const lab = await fault.lab.up(settings, signal);
+    try {
+      const netns = options.netns?.map((role) => {
+        const name = lab.namespaces[role];
+        if (name === undefined)
+          throw new SkbwhyError(
+            'bad-option',
+            `the lab has no ${role}; its roles are ${Object.keys(lab.namespaces).join(', ')}`,
+          );
+        return name;
+      });
+      const session = await openTrace({
+        netns: netns ?? [...lab.traced],
+        ...(options.filter === undefined ? {} : { filter: options.filter }),
+      });
+      let recorder: FileWriter | null = null;
+      let clients: ClientResult[] = [];
+      let status = 0;
+      let explaining;
+      try {
+        if (options.record) recorder = await FileWriter.create(options.record, session.header);
+        explaining = explain([session], { recorder });
+        explaining.catch(() => undefined);
+        if (command.length > 0) status = await lab.exec(command, signal);
+        else clients = await lab.run(signal);
+        await sleep(AFTERMATH_MS);
+      } finally {
+        await session.close();
+      }
+      const explained = await explaining;
+      await recorder?.close();
+      print(explained, formatOf(options), { clients });
+      if (status !== 0) {
+        process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
+        return 1;
+      }
+      return exitCode(explained.report, options);
+    } finally {
+      if (options.keep)
+        process.stderr.write(
+          `Kept: ${Object.entries(lab.namespaces)
+            .map(([role, name]) => `${role}=${name}`)
+            .join(' ')}; the next lab removes them.\n`,
+        );
+      else await lab.down();
+    }
+  });
+}

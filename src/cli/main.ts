@@ -1,0 +1,47 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { errorLine } from './common.js';
+import { explainCommand } from './explain.js';
+import { labCommand } from './lab.js';
+import { recordCommand } from './record.js';
+
+/** Runs the command line; sets the process's exit status. */
+export async function main(argv: readonly string[]): Promise<void> {
+  // A reader that has seen enough (head, less) is no error.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  try {
+    const program = new Command('skbwhy')
+      .description('why did this packet not arrive, and why did it arrive in the end?')
+      .version(version())
+      .addCommand(recordCommand())
+      .addCommand(explainCommand())
+      .addCommand(await labCommand());
+    quiet(program);
+    await program.parseAsync([...argv]);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return;
+      process.stderr.write(`skbwhy: ${error.message.replace(/^error: /, '')} [bad-option]\n`);
+      process.exitCode = 2;
+      return;
+    }
+    const { line, exitCode } = errorLine(error);
+    process.stderr.write(`${line}\n`);
+    if (process.env['SKBWHY_DEBUG']) console.error(error);
+    process.exitCode = exitCode;
+  }
+}
+
+/** Errors come as one line of our own, for every command. */
+function quiet(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => undefined });
+  command.commands.forEach((sub) => quiet(sub as Command));
+}
+
+function version(): string {
+  const file = new URL('../../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}

@@ -1,0 +1,79 @@
+import type { Finding, Report } from '../explain/finding.js';
+import { count, duration, hex, hex16 } from '../explain/wording.js';
+
+/** A report for an issue tracker or a chat. */
+export function reportMarkdown(report: Report): string {
+  const parts = report.findings.map(findingMarkdown);
+  if (report.unexplained.length > 0)
+    parts.push(
+      [
+        '## Unexplained',
+        ...report.unexplained.map((entry) =>
+          [
+            `- ${escape(entry.title)}`,
+            ...entry.attempts.map(
+              (a) =>
+                `  - SYN ${a.n} after ${duration(a.atMs)}: last seen at ${escape(a.lastSeen)}${a.drop === null ? '' : `, dropped: ${escape(a.drop)}`}`,
+            ),
+            ...entry.next.map((text) => `  - next: ${escape(text)}`),
+          ].join('\n'),
+        ),
+      ].join('\n\n'),
+    );
+  if (parts.length === 0) parts.push('Nothing was wrong.');
+  const { ring, missed, exchanges } = report.lost;
+  if (ring + missed + exchanges > 0)
+    parts.push(
+      `Lost: ${count(ring, 'event')}, ${count(missed, 'program run')}, ${count(exchanges, 'exchange')}.`,
+    );
+  return parts.join('\n\n') + '\n';
+}
+
+function findingMarkdown(f: Finding): string {
+  const rows = f.attempts.map((a) =>
+    [
+      a.n,
+      duration(a.atMs),
+      a.mark === null ? '' : hex(a.mark),
+      a.outerPort ? `${a.outerPort.expected ?? '?'} → ${a.outerPort.wire ?? '?'}` : '',
+      a.outerConntrack ? `${a.outerConntrack.state}${a.outerConntrack.snat ? ', SNAT' : ''}` : '',
+      a.checksum
+        ? `${hex16(a.checksum.after)} (expected ${a.checksum.expected === null ? 'by the device' : hex16(a.checksum.expected)})`
+        : '',
+      a.fate + (a.dropReason ? `: ${a.dropReason} at \`${a.dropLocation}\`` : ''),
+    ].join(' | '),
+  );
+  return [
+    `## ${escape(f.title)}`,
+    `**${f.verdict}**${f.defect ? ` (${f.defect})` : ''}, ${f.confidence}. ${escape(f.summary)}`,
+    ...f.loweredFor.map((reason) => `Not sure: ${escape(reason)}`),
+    [
+      '| SYN | after | mark | outer port | outer conntrack | checksum | fate |',
+      '|---|---|---|---|---|---|---|',
+      ...rows.map((row) => `| ${row} |`),
+    ].join('\n'),
+    ...(f.prediction ? [`Predicted: ${escape(f.prediction.text)}.`] : []),
+    '### Proof',
+    f.chain
+      .map(
+        (claim, i) =>
+          `${i + 1}. ${escape(claim.text)} (${claim.evidence.map((e) => `event ${e.seq}`).join(', ')})`,
+      )
+      .join('\n'),
+    ...(f.ruledOut.length > 0
+      ? ['### Ruled out', f.ruledOut.map((r) => `- ${r.verdict}: ${escape(r.text)}`).join('\n')]
+      : []),
+    '### What to do',
+    f.remedies
+      .map(
+        (r) =>
+          `- ${escape(r.what)} (${escape(r.source)})${r.command === null ? '' : `\n  \`${r.command}\``}`,
+      )
+      .join('\n'),
+  ].join('\n\n');
+}
+
+/** Names come from the wire and from other people's rules: they stay text. */
+function escape(text: string): string {
+  return text.replace(/[\\`*_<>|[\]]/g, '\\$&');
+}

@@ -1,0 +1,122 @@
+import { spawn } from 'node:child_process';
+import { Command, Option } from 'commander';
+import { SkbwhyError } from '../event/errors.js';
+import { FileWriter } from '../session/file-writer.js';
+import {
+  exitCode,
+  failOnFindingOption,
+  filterOption,
+  formatOf,
+  jsonOption,
+  seconds,
+  untilInterrupted,
+} from './common.js';
+import { explain } from './main-path.js';
+import { print } from './output.js';
+import { openTrace } from './open-trace.js';
+
+/** After the traffic ends, what is still under way (a drop at the peer) has this long to be seen, ms. */
+export const AFTERMATH_MS = 300;
+
+interface RecordOptions {
+  filter?: string;
+  netns?: string[];
+  duration?: number;
+  json?: boolean;
+  failOnFinding?: boolean;
+}
+
+export function recordCommand(): Command {
+  return new Command('record')
+    .description('records a session and explains it on the fly')
+    .argument('<file>', 'session file to write (.skbw)')
+    .argument('[command...]', 'after --: record for as long as this runs')
+    .addOption(filterOption())
+    .addOption(
+      new Option(
+        '--netns <name...>',
+        'only these network namespaces; otherwise every one that can be found, also those that appear',
+      ),
+    )
+    .addOption(new Option('--duration <seconds>', 'stop after this long').argParser(seconds))
+    .addOption(jsonOption())
+    .addOption(failOnFindingOption())
+    .action(async (file: string, command: string[], options: RecordOptions) => {
+      process.exitCode = await record(file, command, options);
+    });
+}
+
+async function record(file: string, command: string[], options: RecordOptions): Promise<number> {
+  return untilInterrupted(async (signal) => {
+    const session = await openTrace(options);
+    let recorder: FileWriter;
+    try {
+      recorder = await FileWriter.create(file, session.header);
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+    const explaining = explain([session], { recorder });
+    explaining.catch(() => undefined);
+    if (!options.json && command.length === 0)
+      process.stderr.write(
+        `Recording to ${file}${options.duration ? ` for ${options.duration} s` : '; Ctrl-C ends it'}.\n`,
+      );
+    let status = 0;
+    try {
+      if (command.length > 0)
+        status = await run(command, options.json === true, options.duration, signal);
+      else await Promise.race([waitFor(options.duration, signal), explaining]);
+      if (!signal.aborted) await waitFor(AFTERMATH_MS / 1000, signal);
+    } finally {
+      await session.close();
+    }
+    const explained = await explaining;
+    await recorder.close();
+    print(explained, formatOf(options));
+    if (status !== 0) process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
+    return exitCode(explained.report, options);
+  });
+}
+
+function waitFor(duration: number | undefined, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const timer =
+      duration === undefined
+        ? setInterval(() => undefined, 2 ** 30)
+        : setTimeout(resolve, duration * 1000);
+    signal.addEventListener('abort', () => {
+      clearInterval(timer);
+      resolve();
+    });
+  });
+}
+
+/** Runs the user's command; with JSON on standard output, its own output goes to standard error. */
+function run(
+  command: readonly string[],
+  json: boolean,
+  duration: number | undefined,
+  signal: AbortSignal,
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command[0]!, command.slice(1), {
+      stdio: ['inherit', json ? 2 : 'inherit', 'inherit'],
+    });
+    const end = (): void => void child.kill('SIGTERM');
+    const timer = duration === undefined ? undefined : setTimeout(end, duration * 1000);
+    signal.addEventListener('abort', end);
+    child.on('error', (error) =>
+      reject(
+        new SkbwhyError('command-failed', `cannot run ${command[0]}: ${error.message}`, {
+          cause: error,
+        }),
+      ),
+    );
+    child.on('exit', (code) => {
+      clearTimeout(timer);
+      resolve(code ?? 1);
+    });
+  });
+}

@@ -1,0 +1,231 @@
+import pc from 'picocolors';
+import stringWidth from 'string-width';
+import type { Finding, FindingAttempt, Report, Unexplained } from '../explain/finding.js';
+import { count, duration, hex, hex16 } from '../explain/wording.js';
+
+/** A report as people read it: verdict first, then the ladder of attempts, the proof, what to do. */
+export function reportText(report: Report, exchanges: number): string {
+  const parts: string[] = [];
+  for (const group of byCause(report.findings)) parts.push(causeText(group));
+  if (report.unexplained.length > 0)
+    parts.push(
+      [pc.bold('Unexplained'), ...report.unexplained.map((entry) => unexplainedText(entry))].join(
+        '\n\n',
+      ),
+    );
+  parts.push(closing(report, exchanges));
+  return parts.join('\n\n') + '\n';
+}
+
+/** Findings with one root, the worst first. */
+function byCause(findings: readonly Finding[]): Finding[][] {
+  const groups = new Map<string, Finding[]>();
+  for (const finding of findings) {
+    const group = groups.get(finding.cause);
+    if (group) group.push(finding);
+    else groups.set(finding.cause, [finding]);
+  }
+  return [...groups.values()].map((group) => group.sort((a, b) => b.delayMs - a.delayMs));
+}
+
+function causeText(group: readonly Finding[]): string {
+  const worst = group[0]!;
+  const text = findingText(worst);
+  if (group.length === 1) return text;
+  return `${text}\n\n${pc.bold(`The same cause, ${count(group.length, 'time')}`)} (the worst is shown above):\n${table(
+    group.map((f) => [
+      `  ${f.subject.client}`,
+      f.subject.service ?? f.subject.backend ?? '',
+      f.outcome,
+      duration(f.delayMs),
+      `${f.attempts.length} SYNs`,
+    ]),
+  )}`;
+}
+
+/** One finding, whole. */
+export function findingText(finding: Finding): string {
+  const colour =
+    finding.outcome === 'failed' ? pc.red : finding.outcome === 'pending' ? pc.yellow : pc.yellow;
+  const { subject } = finding;
+  const head = [
+    pc.bold(colour(finding.title)),
+    `${pc.dim('verdict')}    ${pc.bold(finding.verdict)}${finding.defect ? ` (${finding.defect})` : ''}, ${finding.confidence}`,
+    `${pc.dim('who')}        ${subject.client} → ${[subject.service, subject.backend].filter(Boolean).join(' → ')}`,
+    `${pc.dim('where')}      ${subject.netns}${subject.tunnel ? `, tunnel ${subject.tunnel.device ?? ''} ${subject.tunnel.local} → ${subject.tunnel.remote} (${subject.tunnel.kind} ${subject.tunnel.vni}, port ${subject.tunnel.port})` : ''}`,
+  ];
+  if (subject.command !== null)
+    head.push(
+      `${pc.dim('process')}    ${subject.command}${subject.pid === null ? '' : ` (pid ${subject.pid})`}${subject.pod ? `, pod ${subject.pod}` : ''}`,
+    );
+  for (const reason of finding.loweredFor) head.push(`${pc.dim('not sure')}   ${reason}`);
+  const parts = [head.join('\n'), wrap(finding.summary, 100), ladder(finding.attempts)];
+  if (finding.prediction)
+    parts.push(
+      wrap(
+        `${pc.dim('predicted')}  ${finding.prediction.text}${finding.prediction.observedMs === null ? '' : `; observed: ${duration(finding.prediction.observedMs)}`}`,
+        100,
+        '           ',
+      ),
+    );
+  parts.push(
+    [
+      pc.bold('Proof'),
+      ...finding.chain.map((claim, i) =>
+        wrap(
+          `${String(i + 1).padStart(3)}. ${claim.text} ${pc.dim(`[${claim.evidence.map((e) => `#${e.seq}`).join(' ')}]`)}`,
+          100,
+          '     ',
+        ),
+      ),
+    ].join('\n'),
+  );
+  if (finding.ruledOut.length > 0)
+    parts.push(
+      [
+        pc.bold('Ruled out'),
+        ...finding.ruledOut.map((r) => wrap(`  ${r.verdict}: ${r.text}`, 100, '    ')),
+      ].join('\n'),
+    );
+  if (finding.remedies.length > 0)
+    parts.push(
+      [
+        pc.bold('What to do'),
+        ...finding.remedies.map(
+          (r) =>
+            wrap(`  - ${r.what} ${pc.dim(`(${r.source})`)}`, 100, '    ') +
+            (r.command === null ? '' : `\n      ${pc.cyan(r.command)}`),
+        ),
+      ].join('\n'),
+    );
+  return parts.join('\n\n');
+}
+
+function ladder(attempts: readonly FindingAttempt[]): string {
+  const rows = [
+    [
+      '  SYN',
+      'after',
+      'mark',
+      'outer port',
+      'outer conntrack',
+      'checksum',
+      'what became of it',
+    ].map((cell) => pc.dim(cell)),
+    ...attempts.map((a) => [
+      `  ${a.n}`,
+      duration(a.atMs),
+      a.mark === null ? '–' : hex(a.mark),
+      a.outerPort?.wire == null
+        ? '–'
+        : a.outerPort.expected === null || a.outerPort.expected === a.outerPort.wire
+          ? String(a.outerPort.wire)
+          : `${a.outerPort.expected} → ${a.outerPort.wire}`,
+      a.outerConntrack === null
+        ? '–'
+        : `${a.outerConntrack.state}${a.outerConntrack.snat ? ', SNAT' : ''}${a.outerConntrack.state === 'existing' ? `, ${duration(a.outerConntrack.ageMs)} old` : ''}`,
+      checksumText(a),
+      fateText(a),
+    ]),
+  ];
+  return table(rows);
+}
+
+function checksumText({ checksum }: FindingAttempt): string {
+  if (!checksum) return '–';
+  const { before, after, expected } = checksum;
+  if (expected === null) return 'left to the device';
+  if (after === expected) return after === 0 ? 'none' : `${hex16(after)} right`;
+  return `${before !== null && before !== after ? `${hex16(before)} → ` : ''}${hex16(after)}, not ${hex16(expected)}`;
+}
+
+function fateText(a: FindingAttempt): string {
+  switch (a.fate) {
+    case 'delivered':
+      return pc.green('delivered');
+    case 'dropped':
+      return pc.red(`dropped: ${a.dropReason} at ${a.dropLocation}`);
+    case 'drop-expected':
+      return pc.red('drop at the peer expected, not seen');
+    case 'unknown':
+      return 'not known';
+  }
+}
+
+/** One exchange without a verdict. */
+export function unexplainedText(entry: Unexplained): string {
+  return [
+    `  ${pc.yellow(entry.title)}${entry.subject.command ? pc.dim(` (${entry.subject.command})`) : ''}`,
+    table(
+      entry.attempts.map((a) => [
+        `    SYN ${a.n}`,
+        duration(a.atMs),
+        `last seen at ${a.lastSeen}`,
+        a.drop === null ? '' : pc.red(`dropped: ${a.drop}`),
+      ]),
+    ),
+    ...entry.excluded.map((text) => wrap(`    excluded: ${text}`, 100, '      ')),
+    ...entry.next.map((text) => wrap(`    next: ${text}`, 100, '      ')),
+  ]
+    .filter((line) => line !== '')
+    .join('\n');
+}
+
+function closing(report: Report, exchanges: number): string {
+  const lines: string[] = [];
+  const { lost } = report;
+  const connects = `${count(exchanges, 'TCP connect')} seen`;
+  if (report.findings.length === 0 && report.unexplained.length === 0)
+    lines.push(
+      pc.green(
+        exchanges === 0
+          ? 'Nothing was wrong: no connection attempt was seen.'
+          : `Nothing was wrong: ${connects}, each answered its first SYN.`,
+      ),
+    );
+  else
+    lines.push(
+      pc.dim(
+        `${connects}; ${count(report.findings.length, 'finding')}, ${report.unexplained.length} unexplained.`,
+      ),
+    );
+  if (lost.ring + lost.missed + lost.exchanges > 0)
+    lines.push(
+      pc.yellow(
+        `Lost: ${count(lost.ring, 'event')} for want of room, ${count(lost.missed, 'program run')} skipped by the kernel, ${count(lost.exchanges, 'exchange')} forgotten. What is not listed may have happened.`,
+      ),
+    );
+  for (const session of report.sessions)
+    if (session.truncated !== null) lines.push(pc.yellow(session.truncated));
+  return lines.join('\n');
+}
+
+/** Columns aligned by what a terminal shows of them, two spaces apart. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows)
+    row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, stringWidth(cell))));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => cell + ' '.repeat(widths[i]! - stringWidth(cell)))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** Breaks a paragraph between words; continuation lines start with `indent`. */
+export function wrap(text: string, width: number, indent = ''): string {
+  const lines: string[] = [];
+  const lead = /^ */.exec(text)![0];
+  let line = lead;
+  for (const word of text.trim().split(' ')) {
+    if (line.trim() !== '' && stringWidth(line) + 1 + stringWidth(word) > width) {
+      lines.push(line);
+      line = indent + word;
+    } else line += (line.trim() === '' ? '' : ' ') + word;
+  }
+  lines.push(line);
+  return lines.join('\n');
+}
