@@ -33,6 +33,8 @@ interface Source {
   id: string;
   header: SessionHeader;
   world: World;
+  /** namespace → session that is believed about it; shared by the sessions of one boot */
+  owners: Map<number, number>;
   cursor: Cursor;
   startNs: number;
   /** CLOCK_REALTIME − CLOCK_MONOTONIC, ms */
@@ -81,14 +83,18 @@ export class Explainer {
     private readonly diagnosers: readonly Diagnoser[],
   ) {
     const list: readonly SessionHeader[] = Array.isArray(headers) ? headers : [headers];
-    const byBoot = new Map<string, World>();
+    const byBoot = new Map<string, { world: World; owners: Map<number, number> }>();
     this.sources = list.map((header) => {
-      let world = byBoot.get(header.boot);
-      if (!world) byBoot.set(header.boot, (world = new World()));
+      let machine = byBoot.get(header.boot);
+      if (!machine)
+        byBoot.set(
+          header.boot,
+          (machine = { world: new World(), owners: new Map<number, number>() }),
+        );
       return {
         id: header.id,
         header,
-        world,
+        ...machine,
         cursor: new Cursor(),
         startNs: header.clock.startNs,
         realtimeMs: header.clock.realtimeOffsetUs / 1000,
@@ -97,7 +103,7 @@ export class Explainer {
         lastTime: header.clock.startNs,
       };
     });
-    this.worlds = [...byBoot.values()];
+    this.worlds = [...byBoot.values()].map((machine) => machine.world);
   }
 
   /**
@@ -117,6 +123,7 @@ export class Explainer {
         continue;
       }
       source.events++;
+      if (this.sources.length > 1 && !this.owns(source, session, cursor.netns)) continue;
       const point = cursor.point;
       if (point === Point['socket.state']) this.socketState(cursor, session, time);
       else if (point === Point['tcp.retransmit']) this.retransmit(cursor, session, time);
@@ -156,6 +163,16 @@ export class Explainer {
   /** TCP connects seen so far, healthy ones included. */
   get exchanges(): number {
     return this.connects;
+  }
+
+  /**
+   * Two sessions that watched one namespace at the same time tell everything twice, and a packet
+   * passes a place once: the session that speaks of it first is believed.
+   */
+  private owns(source: Source, session: number, netns: number): boolean {
+    const owner = source.owners.get(netns);
+    if (owner === undefined) source.owners.set(netns, session);
+    return owner === undefined || owner === session;
   }
 
   private take(): Finding[] {
@@ -432,8 +449,6 @@ export class Explainer {
     return new Date(exchange.startedAt / 1e6 + this.sources[0]!.realtimeMs).toISOString();
   }
 }
-
-export type { Evidence };
 
 function sum(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((a, b) => a + b, 0);
