@@ -112,7 +112,8 @@ export class Namespaces {
 
   /**
    * Runs a user's command in a namespace, with our standard streams and `environment` besides our own;
-   * resolves with its exit code, 128 + n when signal n ended it. On abort it gets SIGTERM.
+   * resolves with its exit code, 128 + n when signal n ended it, 127 when there is no such command (a
+   * shell says so). On abort it gets SIGTERM.
    */
   async exec(
     role: string,
@@ -121,7 +122,10 @@ export class Namespaces {
     signal?: AbortSignal,
   ): Promise<number> {
     const env = { ...process.env, ...environment };
-    const child = this.spawn(role, command, { stdio: 'inherit', env });
+    const child = this.spawn(role, ['sh', '-c', 'exec "$@"', 'lab', ...command], {
+      stdio: 'inherit',
+      env,
+    });
     const stop = () => child.kill('SIGTERM');
     signal?.addEventListener('abort', stop, { once: true });
     if (signal?.aborted) stop();
