@@ -1,0 +1,149 @@
+import type { DeviceFact, Tunnel } from '../event/fact.js';
+
+/** Offloads that decide who computes a checksum, and where a packet is cut. */
+const OFFLOADS = [
+  'tx-checksum-ip-generic',
+  'tx-checksum-ipv4',
+  'tx-checksum-ipv6',
+  'rx-checksumming',
+  'generic-receive-offload',
+  'tx-udp_tnl-csum-segmentation',
+];
+
+/** Script for readSections: every device with its addresses, and its offloads in few lines. */
+export const DEVICES_SCRIPT = `
+section addresses; ip -j -d address 2>/dev/null
+section offloads; ethtool --json -k '*' 2>/dev/null | grep -A1 -E '"(ifname|${OFFLOADS.join('|')})":'
+`;
+
+interface IpDevice {
+  ifindex: number;
+  ifname: string;
+  mtu?: number;
+  address?: string;
+  link?: string;
+  link_index?: number;
+  master?: string;
+  linkinfo?: { info_kind?: string; info_data?: IpTunnel };
+  addr_info?: { local?: string; prefixlen?: number }[];
+}
+
+/** info_data of vxlan and geneve, as `ip -d -j` prints it */
+interface IpTunnel {
+  id?: number;
+  vni?: number;
+  port?: number;
+  dstport?: number;
+  local?: string;
+  local6?: string;
+  remote?: string;
+  remote6?: string;
+  group?: string;
+  group6?: string;
+  link?: string;
+  port_range?: { low: number; high: number };
+  udp_csum?: boolean;
+  udp_zero_csum6_tx?: boolean;
+  external?: boolean;
+}
+
+/** The devices of a namespace from the sections of DEVICES_SCRIPT; loopback is left out. */
+export function parseDevices(netns: number, sections: ReadonlyMap<string, string>): DeviceFact[] {
+  const devices = json<IpDevice[]>(sections.get('addresses')) ?? [];
+  const offloads = parseOffloads(sections.get('offloads') ?? '');
+  const indexes = new Map(devices.map(({ ifname, ifindex }) => [ifname, ifindex]));
+  return devices
+    .filter(({ ifname }) => ifname && ifname !== 'lo')
+    .map((device): DeviceFact => {
+      const master = indexes.get(device.master ?? '');
+      return {
+        fact: 'device',
+        netns,
+        ifindex: device.ifindex,
+        name: device.ifname,
+        kind: device.linkinfo?.info_kind ?? '',
+        mtu: device.mtu ?? 0,
+        mac: device.address ?? '',
+        addresses: (device.addr_info ?? []).flatMap(({ local, prefixlen }) =>
+          local ? [`${local}/${prefixlen}`] : [],
+        ),
+        offloads: offloads.get(device.ifname) ?? {},
+        tunnel: parseTunnel(device, indexes),
+        ...(master === undefined ? {} : { master }),
+      };
+    });
+}
+
+function parseTunnel(device: IpDevice, indexes: ReadonlyMap<string, number>): Tunnel | null {
+  const kind = device.linkinfo?.info_kind;
+  const data = device.linkinfo?.info_data;
+  if ((kind !== 'vxlan' && kind !== 'geneve') || !data) return null;
+  const local = data.local ?? data.local6 ?? null;
+  const remote = data.remote ?? data.remote6 ?? data.group ?? data.group6 ?? null;
+  const ipv6 = (local ?? remote ?? '').includes(':');
+  const range = data.port_range;
+  return {
+    kind,
+    vni: data.id ?? data.vni ?? 0,
+    port: data.port ?? data.dstport ?? 0,
+    local,
+    remote,
+    udpChecksum: ipv6 ? data.udp_zero_csum6_tx !== true : data.udp_csum === true,
+    sourcePorts: range && range.high > 0 ? [range.low, range.high] : null,
+    link: indexes.get(data.link ?? '') ?? null,
+    ...(data.external ? { external: true as const } : {}),
+  };
+}
+
+/** Lines of `ethtool --json -k` that name a device or a feature, each with the line after it. */
+function parseOffloads(text: string): Map<string, Record<string, boolean>> {
+  const result = new Map<string, Record<string, boolean>>();
+  let current: Record<string, boolean> = {};
+  let feature = '';
+  for (const line of text.split('\n')) {
+    const [, key = '', value = ''] = /"([^"]+)": *(.*)/.exec(line) ?? [];
+    if (key === 'ifname') {
+      current = {};
+      result.set(value.replace(/[",]/g, ''), current);
+    } else if (key === 'active') {
+      if (feature) current[feature] = value.startsWith('true');
+      feature = '';
+    } else if (OFFLOADS.includes(key)) feature = key;
+  }
+  return result;
+}
+
+/** Script for readSections: destinations routed to the devices named as its arguments. */
+export const ROUTES_SCRIPT = `
+for device in "$@"; do
+  section "$device"
+  ip route show table all dev "$device" 2>/dev/null
+  ip -6 route show table all dev "$device" 2>/dev/null
+done
+section end
+`;
+
+/**
+ * Unicast destinations among the lines of `ip route show`. Link-local and multicast ones are left
+ * out: no Service's packet goes there.
+ */
+export function parseRoutes(text: string): string[] {
+  return text.split('\n').flatMap((line) => {
+    const [first = ''] = line.trim().split(' ');
+    if (
+      !first ||
+      /^(local|broadcast|multicast|anycast|unreachable|blackhole|prohibit)$/.test(first)
+    )
+      return [];
+    if (/^(fe80:|ff00:)/.test(first)) return [];
+    return first === 'default' ? ['0.0.0.0/0', '::/0'] : [first];
+  });
+}
+
+function json<T>(text: string | undefined): T | null {
+  try {
+    return JSON.parse(text ?? '') as T;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,40 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { release } from 'node:os';
+
+const read = (path: string): string | null => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+};
+
+/**
+ * Can a netlink request to nf_tables load no module? True when nf_tables is in the kernel already,
+ * or nothing can be loaded. An answer of false means that there are no nft rules either.
+ * (nfnetlink_rcv_msg, net/netfilter/nfnetlink.c, asks for the module of a subsystem that is absent.)
+ */
+export async function nfTablesPresent(): Promise<boolean> {
+  if (existsSync('/sys/module/nf_tables') || !existsSync('/proc/modules')) return true;
+  if (read('/proc/sys/kernel/modules_disabled')?.trim() === '1') return true;
+  const builtin = read(`/lib/modules/${release()}/modules.builtin`);
+  if (builtin !== null) return /\/nf_tables\.ko/.test(builtin);
+  return new Promise((resolve) => {
+    execFile('grep', ['-qw', 'nf_tables_newtable', '/proc/kallsyms'], (error) => resolve(!error));
+  });
+}
+
+/** Is the release at least this version? Distribution suffixes are ignored. */
+export function atLeast(kernelRelease: string, ...wanted: number[]): boolean {
+  const version =
+    kernelRelease
+      .split(/[^\d.]/)[0]
+      ?.split('.')
+      .map(Number) ?? [];
+  for (const [at, number] of wanted.entries()) {
+    const have = version[at] ?? 0;
+    if (have !== number) return have > number;
+  }
+  return true;
+}

@@ -1,0 +1,145 @@
+import { createHash } from 'node:crypto';
+import type { DeviceFact, RulesFact } from '../../event/fact.js';
+import { parseIptables } from './iptables.js';
+import type { Table } from './model.js';
+import { parseNft } from './nft.js';
+import { judge, type TunnelEnd } from './paths.js';
+
+/**
+ * Script for readSections; $1 is `nft` where nf_tables is in the kernel. It loads no module: legacy
+ * tables are read only where they exist in the namespace, nft only where nf_tables is there, and
+ * iptables-nft-save only where a table holds rules that it made (its modules are then in use).
+ * Counters are left out, so that equal rules give equal text.
+ */
+export const RULES_SCRIPT = `
+strip() { sed -e '/^#/d' -e 's/ \\[[0-9]*:[0-9]*\\]$//'; }
+# tool BACKEND IPTABLES: the save command of a backend; distributions differ in how they name it
+tool() {
+  if command -v "$2-$1-save"; then return; fi
+  case $1/$("$2-save" -V 2>/dev/null) in
+    legacy/*nf_tables*|nft/*legacy*|*/) ;;
+    legacy/*|nft/*nf_tables*) command -v "$2-save" ;;
+  esac
+}
+legacy() {
+  tables=
+  for table in mangle nat; do grep -qsx "$table" "/proc/net/$2_names" && tables="$tables $table"; done
+  [ "$tables" ] || return
+  save=$(tool legacy "$3")
+  if [ "$save" ]; then
+    section "legacy $1"; for table in $tables; do "$save" -t "$table" 2>/dev/null | strip; done
+  else
+    section "unread legacy $1"; echo "legacy $3 tables ($(echo $tables)): $3-legacy-save is not installed"
+  fi
+}
+legacy ip ip_tables iptables
+legacy ip6 ip6_tables ip6tables
+if [ "$1" = nft ] && command -v nft >/dev/null; then
+  ruleset=$(nft -s -j list ruleset 2>/dev/null)
+  section nft; printf '%s' "$ruleset"
+  case $ruleset in *'"rule"'*) section listing; nft -s -a list ruleset 2>/dev/null;; esac
+  case $ruleset in *'"xt"'*)
+    for family in ip/iptables ip6/ip6tables; do
+      save=$(tool nft "\${family#*/}")
+      if [ "$save" ]; then
+        section "iptables \${family%/*}"; "$save" 2>/dev/null | strip
+      else
+        section "unread nft \${family%/*}"; echo "nft tables of \${family#*/}: \${family#*/}-nft-save is not installed"
+      fi
+    done;;
+  esac
+elif [ "$1" = nft ]; then
+  section "unread nft"; echo "nft tables: nft is not installed"
+fi
+section end
+`;
+
+/** Everything RULES_SCRIPT printed: equal text, equal rules. */
+export function rulesText(sections: ReadonlyMap<string, string>): string {
+  return [...sections]
+    .filter(([name]) => /^(legacy|unread|nft|listing|iptables)/.test(name))
+    .map(([name, text]) => `${name}\n${text}`)
+    .join('');
+}
+
+/** Parses what RULES_SCRIPT printed. */
+export async function parseRules(sections: ReadonlyMap<string, string>): Promise<Table[]> {
+  const tables: Table[] = [];
+  const madeByIptables = new Set<string>();
+  for (const family of ['ip', 'ip6'] as const) {
+    const legacy = sections.get(`legacy ${family}`);
+    if (legacy) tables.push(...(await parseIptables(legacy, 'iptables-legacy', family)));
+    const nft = sections.get(`iptables ${family}`);
+    if (!nft) continue;
+    for (const table of await parseIptables(nft, 'iptables-nft', family)) {
+      tables.push(table);
+      madeByIptables.add(`${family} ${table.name}`);
+    }
+  }
+  const nft = sections.get('nft');
+  if (nft?.includes('"rule"'))
+    tables.push(...parseNft(nft, sections.get('listing') ?? '', madeByIptables));
+  return tables;
+}
+
+/** What the namespace's rules do with the packets of its tunnels. */
+export async function rulesFact(
+  netns: number,
+  sections: ReadonlyMap<string, string>,
+  tunnels: readonly TunnelEnd[],
+): Promise<RulesFact> {
+  const tables = await parseRules(sections);
+  const unread = [...sections].flatMap(([name, text]) =>
+    name.startsWith('unread') ? [text.trim()] : [],
+  );
+  const digest = createHash('sha256').update(rulesText(sections)).digest('hex').slice(0, 16);
+  return { fact: 'rules', netns, digest, ...judge(tables, tunnels), unread };
+}
+
+/** The tunnels among a namespace's devices. `routes`: destinations routed to each device, by name. */
+export function tunnelEnds(
+  devices: readonly DeviceFact[],
+  routes: ReadonlyMap<string, string[]>,
+): TunnelEnd[] {
+  return devices.flatMap((device): TunnelEnd[] => {
+    const { tunnel } = device;
+    if (!tunnel) return [];
+    const via = devices.find(({ ifindex }) => ifindex === device.master)?.name ?? device.name;
+    const family = (tunnel.local ?? tunnel.remote ?? '').includes(':') ? 'ip6' : 'ip';
+    const underlay =
+      devices.find(({ ifindex }) => ifindex === tunnel.link) ??
+      devices.find(({ addresses }) =>
+        addresses.some((address) => address.split('/')[0] === tunnel.local),
+      );
+    return [
+      {
+        device: device.name,
+        via,
+        destinations: routes.get(via) ?? [],
+        local: tunnel.local,
+        remote: tunnel.remote,
+        family,
+        port: tunnel.port,
+        sourcePorts: tunnel.sourcePorts,
+        underlay: underlay?.name ?? null,
+        underlayAddress: masqueradeAddress(underlay, family, tunnel.local),
+      },
+    ];
+  });
+}
+
+/**
+ * The address that masquerading takes on a device. Where there are several the kernel's choice
+ * depends on the route (inet_select_addr, net/ipv4/devinet.c): the tunnel's own when it is among
+ * them.
+ */
+function masqueradeAddress(
+  device: DeviceFact | undefined,
+  family: 'ip' | 'ip6',
+  local: string | null,
+): string | null {
+  const own = (device?.addresses ?? [])
+    .map((address) => address.split('/')[0] ?? '')
+    .filter((address) => address.includes(':') === (family === 'ip6') && !/^fe80:/.test(address));
+  return local !== null && own.includes(local) ? local : (own[0] ?? null);
+}

@@ -1,0 +1,199 @@
+import type { CountersFact, DeviceFact, Fact, SettingsFact } from '../event/fact.js';
+import { COUNTERS_SCRIPT, parseCounters } from './counters.js';
+import { DEVICES_SCRIPT, parseDevices, parseRoutes, ROUTES_SCRIPT } from './devices.js';
+import { nfTablesPresent } from './kernel.js';
+import type { Namespace } from './namespaces.js';
+import { readSections } from './read.js';
+import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds } from './rules/read.js';
+import { parseSettings, SETTINGS_SCRIPT } from './settings.js';
+
+/** Devices and rules of one namespace are read again after so long. */
+const FULL_EVERY_MS = 3_000;
+/** Namespaces read in one poll: wholly, and settings and counters only. New ones come on top. */
+const FULL_AT_ONCE = 2;
+const LIGHT_AT_ONCE = 8;
+const NEW_AT_ONCE = 16;
+
+/** What was last told of a namespace. */
+interface Seen {
+  name: string;
+  devices: Map<number, DeviceFact>;
+  /** rules and tunnels as they were read, to see a change without parsing */
+  rules: string;
+  rulesFact: string;
+  settings: Record<string, string>;
+  counters: Record<string, number>;
+  fullAt: number;
+  lightAt: number;
+}
+
+/**
+ * Follows what the node is made of: every namespace's devices, rules, settings and counters, as
+ * facts. It changes nothing and loads no kernel module; everything is read by short-lived
+ * children, a few at a time, the event loop stays free.
+ */
+export class HostWatch {
+  private readonly seen = new Map<number, Seen>();
+  private nft: Promise<boolean> | undefined;
+  private busy = false;
+
+  /** @param namespaces which ones to follow; asked again at every poll */
+  constructor(private readonly namespaces: () => Namespace[]) {}
+
+  /** Everything, once. */
+  start(): Promise<Fact[]> {
+    return this.read(Infinity);
+  }
+
+  /**
+   * What changed since; about once a second. Expensive reads go round the namespaces, so that a
+   * change of rules or devices is seen within some seconds. A poll while the last one is still
+   * under way gives nothing.
+   */
+  poll(): Promise<Fact[]> {
+    return this.read(NEW_AT_ONCE);
+  }
+
+  private async read(newAtOnce: number): Promise<Fact[]> {
+    if (this.busy) return [];
+    this.busy = true;
+    try {
+      const namespaces = this.namespaces();
+      const facts = this.comeAndGone(namespaces);
+      const now = performance.now();
+      const state = (namespace: Namespace): Seen | undefined => this.seen.get(namespace.inum);
+      const fresh = namespaces.filter((namespace) => !state(namespace)).slice(0, newAtOnce);
+      const known = namespaces.filter(state);
+      const stale = known
+        .filter((namespace) => now - (state(namespace)?.fullAt ?? 0) >= FULL_EVERY_MS)
+        .sort((a, b) => (state(a)?.fullAt ?? 0) - (state(b)?.fullAt ?? 0))
+        .slice(0, FULL_AT_ONCE);
+      const light = known
+        .filter((namespace) => !stale.includes(namespace))
+        .sort((a, b) => (state(a)?.lightAt ?? 0) - (state(b)?.lightAt ?? 0))
+        .slice(0, LIGHT_AT_ONCE);
+      const read = await Promise.all([
+        ...fresh.map((namespace) => this.full(namespace)),
+        ...stale.map((namespace) => this.full(namespace)),
+        ...light.map((namespace) => this.light(namespace)),
+      ]);
+      return [...facts, ...read.flat()];
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  /** Namespaces that got another name, or went. */
+  private comeAndGone(namespaces: readonly Namespace[]): Fact[] {
+    const facts: Fact[] = [];
+    const present = new Set(namespaces.map(({ inum }) => inum));
+    for (const [netns, { name }] of this.seen)
+      if (!present.has(netns)) {
+        this.seen.delete(netns);
+        facts.push({ fact: 'netns', netns, name, gone: true });
+      }
+    for (const { inum, name } of namespaces) {
+      const seen = this.seen.get(inum);
+      if (seen && seen.name !== name) {
+        seen.name = name;
+        facts.push({ fact: 'netns', netns: inum, name });
+      }
+    }
+    return facts;
+  }
+
+  private async full({ inum, name, path }: Namespace): Promise<Fact[]> {
+    this.nft ??= nfTablesPresent();
+    const script = DEVICES_SCRIPT + SETTINGS_SCRIPT + COUNTERS_SCRIPT + RULES_SCRIPT;
+    const sections = await readSections(path, script, (await this.nft) ? 'nft' : '');
+    // it went while it was read: the next poll tells
+    if (!sections) return [];
+    const devices = parseDevices(inum, sections);
+    const vias = devices.flatMap(({ tunnel, name: own, master }) =>
+      tunnel ? [devices.find(({ ifindex }) => ifindex === master)?.name ?? own] : [],
+    );
+    const routed = vias.length > 0 ? await readSections(path, ROUTES_SCRIPT, ...vias) : null;
+    const routes = new Map([...(routed ?? [])].map(([via, text]) => [via, parseRoutes(text)]));
+    const tunnels = tunnelEnds(devices, routes);
+
+    const facts: Fact[] = [];
+    let seen = this.seen.get(inum);
+    if (!seen) {
+      seen = {
+        name,
+        devices: new Map(),
+        rules: '',
+        rulesFact: '',
+        settings: {},
+        counters: {},
+        fullAt: 0,
+        lightAt: 0,
+      };
+      this.seen.set(inum, seen);
+      facts.push({ fact: 'netns', netns: inum, name });
+    }
+    facts.push(...changedDevices(seen, devices));
+    const rules = rulesText(sections) + JSON.stringify(tunnels);
+    if (rules !== seen.rules) {
+      seen.rules = rules;
+      const fact = await rulesFact(inum, sections, tunnels);
+      const text = JSON.stringify(fact);
+      if (text !== seen.rulesFact) facts.push(fact);
+      seen.rulesFact = text;
+    }
+    facts.push(...changedNumbers(inum, seen, sections));
+    seen.fullAt = seen.lightAt = performance.now();
+    return facts;
+  }
+
+  private async light({ inum, path }: Namespace): Promise<Fact[]> {
+    const sections = await readSections(path, SETTINGS_SCRIPT + COUNTERS_SCRIPT);
+    const seen = this.seen.get(inum);
+    if (!sections || !seen) return [];
+    seen.lightAt = performance.now();
+    return changedNumbers(inum, seen, sections);
+  }
+}
+
+function changedDevices(seen: Seen, devices: readonly DeviceFact[]): DeviceFact[] {
+  const changed: DeviceFact[] = [];
+  const present = new Set(devices.map(({ ifindex }) => ifindex));
+  for (const [ifindex, device] of seen.devices)
+    if (!present.has(ifindex)) {
+      seen.devices.delete(ifindex);
+      changed.push({ ...device, gone: true });
+    }
+  for (const device of devices) {
+    const before = seen.devices.get(device.ifindex);
+    if (before && JSON.stringify(before) === JSON.stringify(device)) continue;
+    seen.devices.set(device.ifindex, device);
+    changed.push(device);
+  }
+  return changed;
+}
+
+function changedNumbers(
+  netns: number,
+  seen: Seen,
+  sections: ReadonlyMap<string, string>,
+): (SettingsFact | CountersFact)[] {
+  const facts: (SettingsFact | CountersFact)[] = [];
+  const settings = parseSettings(sections.get('settings') ?? '');
+  const counters = parseCounters(sections);
+  const changedSettings = difference(seen.settings, settings);
+  const changedCounters = difference(seen.counters, counters);
+  seen.settings = settings;
+  seen.counters = counters;
+  if (changedSettings) facts.push({ fact: 'settings', netns, values: changedSettings });
+  if (changedCounters) facts.push({ fact: 'counters', netns, values: changedCounters });
+  return facts;
+}
+
+/** Entries of `now` that `before` lacks or has otherwise; null when there are none. */
+function difference<T>(
+  before: Record<string, T>,
+  now: Record<string, T>,
+): Record<string, T> | null {
+  const changed = Object.entries(now).filter(([name, value]) => before[name] !== value);
+  return changed.length > 0 ? Object.fromEntries(changed) : null;
+}
