@@ -95,7 +95,11 @@ function list(faults: readonly Fault[], json: boolean): void {
   else process.stdout.write(table(faults.map(({ lab }) => [lab.name, lab.title])) + '\n');
 }
 
-async function runLab(fault: Fault, command: string[], options: LabOptions): Promise<number> {
+export async function runLab(
+  fault: Fault,
+  command: string[],
+  options: LabOptions,
+): Promise<number> {
   const settings = parseSettings(fault.lab, options.set ?? []);
   return untilInterrupted(async (signal) => {
     const lab = await fault.lab.up(settings, signal);

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { errorLine } from './common.js';
+import { demoCommand } from './demo.js';
 import { explainCommand } from './explain.js';
 import { labCommand } from './lab.js';
 import { recordCommand } from './record.js';
@@ -18,7 +19,8 @@ export async function main(argv: readonly string[]): Promise<void> {
       .version(version())
       .addCommand(recordCommand())
       .addCommand(explainCommand())
-      .addCommand(await labCommand());
+      .addCommand(await labCommand())
+      .addCommand(demoCommand(), { hidden: true });
     quiet(program);
     await program.parseAsync([...argv]);
   } catch (error) {

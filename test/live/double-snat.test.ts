@@ -1,0 +1,284 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import type { Evidence, Finding, Report } from '../../src/explain/finding.js';
+import { doubleSnatLab, onlyFinding, skbwhy, type LabReport } from './skbwhy.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'skbwhy-double-snat-'));
+after(() => rmSync(folder, { recursive: true }));
+
+/** 1 s as predicted: the first SYN spoiled and dropped, the second one rehashed. */
+function assertRehash(report: LabReport): Finding {
+  const finding = onlyFinding(report);
+  assert.equal(finding.verdict, 'double-snat');
+  assert.equal(finding.defect, 'udpcsum-not-updated');
+  assert.equal(finding.confidence, 'proved');
+  assert.equal(finding.outcome, 'recovered');
+  assert.deepEqual(finding.bypass && [finding.bypass.attempt, finding.bypass.why], [2, 'rehash']);
+  const [first, second] = finding.attempts;
+  assert.equal(first?.fate, 'dropped');
+  assert.equal(first?.dropReason, 'UDP_CSUM');
+  assert.match(first?.dropLocation ?? '', /udp/);
+  assert.equal(second?.fate, 'delivered');
+  assert.notEqual(first?.outerPort?.wire, first?.outerPort?.expected);
+  assert.equal(second?.outerPort?.wire, second?.outerPort?.expected);
+  assert.equal(first?.checksum?.before, first?.checksum?.after);
+  assert.equal(second?.checksum?.after, second?.checksum?.expected);
+  within(finding.prediction?.observedMs, finding.prediction?.recoverAtMs, 0.1);
+  within(report.clients[0]?.connectMs, finding.delayMs, 0.1);
+  return finding;
+}
+
+function within(actual: unknown, expected: unknown, share: number): void {
+  assert.ok(
+    typeof actual === 'number' && typeof expected === 'number',
+    `${String(actual)}, ${String(expected)}`,
+  );
+  assert.ok(Math.abs(actual - expected) <= share * expected, `${actual} is not ${expected}`);
+}
+
+function evidenceOf(report: Report): Evidence[] {
+  return report.findings.flatMap((f) => [
+    ...f.chain.flatMap((claim) => claim.evidence),
+    ...f.ruledOut.flatMap((claim) => claim.evidence),
+  ]);
+}
+
+describe('the double SNAT, on this kernel', { concurrency: 4 }, () => {
+  test('delays by 1 s, and every claim is proved by an event of the session', async () => {
+    const report = await doubleSnatLab({ tunnelChecksum: 'udpcsum' });
+    const finding = assertRehash(report);
+    assert.equal(finding.prediction?.recoverAtMs, 1000);
+    assert.deepEqual(report.unexplained, []);
+    assert.deepEqual(report.lost, { ring: 0, missed: 0, exchanges: 0 });
+    const [session] = report.sessions;
+    const evidence = evidenceOf(report);
+    assert.ok(evidence.length >= 10);
+    for (const { session: id, seq } of evidence) {
+      assert.equal(id, session?.id);
+      assert.ok(seq >= 0 && seq < (session?.records ?? 0));
+    }
+    for (const claim of finding.chain) assert.ok(claim.evidence.length > 0, claim.claim);
+    assert.deepEqual(
+      finding.chain.map((claim) => claim.claim),
+      [
+        'marked',
+        'first-snat',
+        'encapsulated-with-mark',
+        'second-snat',
+        'checksum-broken',
+        'dropped-by-peer',
+        'retransmission-unmarked',
+        'bypass',
+        'delivered',
+      ],
+    );
+  });
+
+  test('without rehash the first gap that outlives the outer entry ends it', async () => {
+    const finding = onlyFinding(
+      await doubleSnatLab({ txrehash: 0, udpTimeout: 3, synLinearTimeouts: 0 }),
+    );
+    assert.equal(finding.bypass?.why, 'conntrack-expired');
+    assert.equal(finding.prediction?.recoverAtMs, 7000);
+    within(finding.prediction?.observedMs, 7000, 0.15);
+    const spoiled = finding.attempts.filter((a) => a.fate === 'dropped');
+    assert.equal(spoiled.length, 3);
+    assert.deepEqual(
+      finding.attempts.map((a) => a.outerConntrack?.state),
+      ['new', 'existing', 'existing', 'new'],
+    );
+    const ages = spoiled.map((a) => a.outerConntrack?.ageMs ?? -1);
+    assert.ok(ages[0]! < ages[1]! && ages[1]! < ages[2]!, `${ages.join(', ')} ms`);
+    assert.ok(finding.attempts.every((a) => a.hash === finding.attempts[0]?.hash));
+  });
+
+  test('a gap of 2 s is enough for a timeout of 2 s', async () => {
+    const finding = onlyFinding(
+      await doubleSnatLab({ txrehash: 0, udpTimeout: 2, synLinearTimeouts: 0 }),
+    );
+    assert.equal(finding.bypass?.why, 'conntrack-expired');
+    assert.equal(finding.bypass?.attempt, 3);
+    assert.equal(finding.prediction?.recoverAtMs, 3000);
+  });
+
+  test('with the default timeout of 30 s it takes as long as the SYN schedule says', async () => {
+    const finding = onlyFinding(await doubleSnatLab({ txrehash: 0 }));
+    assert.equal(finding.bypass?.why, 'conntrack-expired');
+    const { recoverAtMs, observedMs } = finding.prediction ?? {};
+    assert.ok(typeof recoverAtMs === 'number' && typeof observedMs === 'number');
+    assert.ok(finding.delayMs >= 63_000 && finding.delayMs <= 70_000, `${finding.delayMs}`);
+    assert.ok(Math.abs(recoverAtMs - observedMs) < 3000, `${recoverAtMs} ${observedMs}`);
+  });
+
+  test('an entry deleted in between lets the next SYN through', async () => {
+    const finding = onlyFinding(
+      await doubleSnatLab({ txrehash: 0, synLinearTimeouts: 0, deleteEntryAt: 1.5 }),
+    );
+    assert.equal(finding.bypass?.why, 'conntrack-deleted');
+    assert.equal(finding.bypass?.attempt, 3);
+  });
+
+  test('a timeout longer than every gap: it fails, as predicted', async () => {
+    const finding = onlyFinding(
+      await doubleSnatLab({ txrehash: 0, udpTimeout: 60, synRetries: 2, synLinearTimeouts: 0 }),
+    );
+    assert.equal(finding.outcome, 'failed');
+    assert.equal(finding.prediction?.recoverAtMs, 'never');
+    assert.equal(finding.bypass, null);
+    assert.equal(finding.attempts.length, 3);
+  });
+
+  for (const [name, settings] of [
+    ['the mark is cleared in place', { xorMark: true }],
+    ['ports are not chosen at random', { randomFully: false }],
+    ['the tunnel leaves checksums to nobody', { tunnelTxOffload: false }],
+    ['the tunnel has no outer checksum', { tunnelChecksum: 'noudpcsum' }],
+  ] as const)
+    test(`no finding and no delay where ${name}`, async () => {
+      const report = await doubleSnatLab(settings);
+      assert.deepEqual(report.findings, []);
+      assert.deepEqual(report.unexplained, []);
+      const [client] = report.clients;
+      assert.ok(client?.ok && client.connectMs! < 500, JSON.stringify(client));
+    });
+
+  test('a masquerade rule before the chain that clears the mark undoes that cure', async () => {
+    const finding = assertRehash(await doubleSnatLab({ xorMark: true, masqueradeFirst: true }));
+    const advice = finding.remedies.map((r) => r.what).join('\n');
+    assert.match(advice, /upgrading Kubernetes is not enough/);
+  });
+
+  test('twenty at once, half of them healthy: one cause, each with its own attempts', async () => {
+    const report = await doubleSnatLab({ clients: 10, healthy: 10 });
+    assert.equal(report.findings.length, 10);
+    assert.equal(new Set(report.findings.map((f) => f.cause)).size, 1);
+    assert.deepEqual(
+      new Set(report.findings.map((f) => f.subject.client)),
+      new Set(report.clients.filter((c) => c.purpose === 'faulty').map((c) => c.source)),
+    );
+    for (const finding of report.findings) {
+      assert.equal(finding.attempts.length, 2);
+      assert.equal(finding.bypass?.why, 'rehash');
+    }
+    assert.deepEqual(report.unexplained, []);
+  });
+
+  for (const settings of [
+    { inner: 'ipv6' },
+    { markBit: '0x8000' },
+    { tunnelPort: 4789 },
+    { tunnelDevice: 'foo0' },
+    { client: 'pod' },
+    { client: 'nodeport' },
+    { rules: 'nft' },
+    { rules: 'iptables-legacy' },
+    { outer: 'ipv6' },
+    { pods: '172.20.0.0/16', services: '198.18.0.0/16' },
+  ])
+    test(`the same verdict with ${JSON.stringify(settings)}`, async () => {
+      assertRehash(await doubleSnatLab(settings as Record<string, string | number>));
+    });
+
+  test('a dead address and a silent server have no verdict and are not silent', async () => {
+    const report = await doubleSnatLab({
+      clients: 0,
+      dead: 1,
+      silent: 1,
+      synRetries: 2,
+      synLinearTimeouts: 0,
+    });
+    assert.deepEqual(report.findings, []);
+    assert.equal(report.unexplained.length, 2);
+    for (const entry of report.unexplained) {
+      assert.ok(entry.attempts.length > 0);
+      for (const attempt of entry.attempts) assert.notEqual(attempt.lastSeen, 'nowhere');
+      assert.ok(entry.next.length > 0);
+    }
+  });
+
+  test('a healthy run says so in one line', async () => {
+    const { status, stdout } = await skbwhy([
+      'lab',
+      'double-snat',
+      '--set',
+      'clients=0',
+      'healthy=5',
+    ]);
+    assert.equal(status, 0);
+    assert.match(stdout, /^Nothing was wrong.*5 TCP connects.*\n$/);
+  });
+});
+
+describe('one side is enough', { concurrency: 1 }, () => {
+  const sender = join(folder, 'sender.skbw');
+  const receiver = join(folder, 'receiver.skbw');
+
+  test('both nodes are recorded by two tracers at once', async () => {
+    // The lab itself traces the sender; the command inside it traces the receiver meanwhile.
+    const { status, stderr } = await skbwhy([
+      'lab',
+      'double-snat',
+      '--netns',
+      'sender',
+      '--record',
+      sender,
+      '--',
+      process.execPath,
+      new URL('./receiver-side.js', import.meta.url).pathname,
+      receiver,
+    ]);
+    assert.equal(status, 0, stderr);
+  });
+
+  const explain = async (...files: string[]): Promise<Report> => {
+    const { status, stdout, stderr } = await skbwhy(['explain', '--json', ...files]);
+    assert.equal(status, 0, stderr);
+    return JSON.parse(stdout) as Report;
+  };
+
+  test('from the sender alone the cause is proved, the drop expected', async () => {
+    const finding = onlyFinding(await explain(sender));
+    assert.equal(finding.confidence, 'proved');
+    assert.equal(finding.defect, 'udpcsum-not-updated');
+    assert.equal(finding.bypass?.why, 'rehash');
+    assert.deepEqual(
+      finding.attempts.map((a) => a.fate),
+      ['drop-expected', 'delivered'],
+    );
+    assert.match(finding.chain.map((c) => c.text).join('\n'), /[Ee]xpected, not seen/);
+  });
+
+  test('from the receiver alone it is likely, with the advice to trace the sender', async () => {
+    const finding = onlyFinding(await explain(receiver));
+    assert.equal(finding.verdict, 'double-snat');
+    assert.equal(finding.confidence, 'likely');
+    assert.equal(finding.attempts[0]?.fate, 'dropped');
+    assert.match(finding.remedies[0]?.command ?? '', /skbwhy record/);
+  });
+
+  test('both files together close the chain', async () => {
+    const finding = onlyFinding(await explain(sender, receiver));
+    assert.equal(finding.confidence, 'proved');
+    assert.deepEqual(
+      finding.attempts.map((a) => a.fate),
+      ['dropped', 'delivered'],
+    );
+    const sessions = new Set(finding.chain.flatMap((c) => c.evidence.map((e) => e.session)));
+    assert.equal(sessions.size, 2);
+  });
+});
+
+describe('a recorded session', () => {
+  test('gives the findings of the live run, byte for byte', async () => {
+    const file = join(folder, 'live.skbw');
+    const live = await doubleSnatLab({ clients: 3, healthy: 3 }, '--record', file);
+    const { stdout } = await skbwhy(['explain', '--json', file]);
+    const replayed = JSON.parse(stdout) as Report;
+    assert.equal(live.findings.length, 3);
+    assert.equal(JSON.stringify(replayed.findings), JSON.stringify(live.findings));
+    assert.equal(JSON.stringify(replayed.unexplained), JSON.stringify(live.unexplained));
+  });
+});

@@ -1,0 +1,61 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Finding, Report } from '../../src/explain/finding.js';
+import type { ClientResult } from '../../src/lab/lab.js';
+
+const BIN = fileURLToPath(new URL('../../../bin/skbwhy.js', import.meta.url));
+
+export interface Result {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+export type LabReport = Report & { clients: ClientResult[] };
+
+/** Runs the command line as a user would. `onStart` gets the process, to interrupt it. */
+export function skbwhy(
+  args: readonly string[],
+  onStart?: (child: ReturnType<typeof spawn>) => void,
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [BIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const out: Buffer[] = [];
+    const err: Buffer[] = [];
+    child.stdout.on('data', (data: Buffer) => out.push(data));
+    child.stderr.on('data', (data: Buffer) => err.push(data));
+    child.on('error', reject);
+    child.on('close', (code, signal) =>
+      resolve({
+        status: code ?? (signal ? 128 : 1),
+        stdout: Buffer.concat(out).toString(),
+        stderr: Buffer.concat(err).toString(),
+      }),
+    );
+    onStart?.(child);
+  });
+}
+
+/** Runs the double-SNAT lab with these settings; throws when the command fails. */
+export async function doubleSnatLab(
+  settings: Record<string, string | number | boolean> = {},
+  ...more: string[]
+): Promise<LabReport> {
+  const set = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
+  const { status, stdout, stderr } = await skbwhy([
+    'lab',
+    'double-snat',
+    '--json',
+    ...(set.length > 0 ? ['--set', ...set] : []),
+    ...more,
+  ]);
+  if (status !== 0) throw new Error(`status ${status}: ${stderr}\n${stdout.slice(0, 2000)}`);
+  return JSON.parse(stdout) as LabReport;
+}
+
+/** The one finding of a report; anything else is shown. */
+export function onlyFinding(report: Report): Finding {
+  if (report.findings.length !== 1)
+    throw new Error(`${report.findings.length} findings\n${JSON.stringify(report, null, 1)}`);
+  return report.findings[0]!;
+}
