@@ -3,22 +3,21 @@ import { fileURLToPath } from 'node:url';
 import { SkbwhyError } from '../event/errors.js';
 import { endpoint, type Connection, type Measurement } from './client.js';
 import type { ClientResult } from './lab.js';
+import type { Load } from './load.js';
 import type { Namespaces } from './namespaces.js';
+import type { Ports } from './server.js';
 
 const CLIENT = fileURLToPath(new URL('./client.js', import.meta.url));
+const LOAD = fileURLToPath(new URL('./load.js', import.meta.url));
 const SERVER = fileURLToPath(new URL('./server.js', import.meta.url));
 
-/**
- * Starts a server in a namespace: it answers HTTP on `port`, and never answers on `silentPort`.
- * Resolves when it listens; `lab-failed` when it does not come so far.
- */
+/** Starts a server in a namespace; resolves when it listens, `lab-failed` when it does not come so far. */
 export async function startServer(
   namespaces: Namespaces,
   role: string,
-  ports: { port: number; silentPort?: number },
+  ports: Ports,
 ): Promise<void> {
-  const numbers = [ports.port, ...(ports.silentPort ? [ports.silentPort] : [])].map(String);
-  const child = namespaces.spawn(role, [process.execPath, SERVER, ...numbers], {
+  const child = namespaces.spawn(role, [process.execPath, SERVER, JSON.stringify(ports)], {
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: true,
   });
@@ -91,4 +90,45 @@ export async function runClients(
       startedAt: found?.startedAt ?? startedAt,
     };
   });
+}
+
+/**
+ * Loads a server from another namespace while `meanwhile` runs, and until `connections` short
+ * connections have been made. `target.streamPort`: one connection to it is saturated all the time.
+ */
+export async function runLoad<T>(
+  namespaces: Namespaces,
+  role: string,
+  target: { address: string; port: number; connections: number; streamPort?: number },
+  meanwhile: () => Promise<T>,
+  signal?: AbortSignal,
+): Promise<[T, Load]> {
+  const { address, port, connections, streamPort } = target;
+  const args = [address, port, connections, streamPort ?? 0].map(String);
+  const child = namespaces.spawn(role, [process.execPath, LOAD, ...args], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    detached: true,
+  });
+  child.stdin?.on('error', () => undefined);
+  const lines = child.stdout ? createInterface({ input: child.stdout }) : null;
+  const made = new Promise<void>((resolve) => {
+    lines?.once('line', () => resolve());
+    child.once('error', () => resolve()).once('close', () => resolve());
+    signal?.addEventListener('abort', () => resolve(), { once: true });
+  });
+  const said = new Promise<string>((resolve) => {
+    lines?.on('line', (line) => line !== 'made' && resolve(line));
+    child.once('error', () => resolve('')).once('close', () => resolve(''));
+  });
+  try {
+    const result = await meanwhile();
+    await made;
+    child.stdin?.end();
+    const line = await said;
+    if (!line)
+      throw new SkbwhyError('lab-failed', `the load in namespace '${role}' ended too early`);
+    return [result, JSON.parse(line) as Load];
+  } finally {
+    child.stdin?.end();
+  }
 }

@@ -4,7 +4,7 @@ import type { Setting, Settings, SettingsOf } from './settings.js';
 export interface ClientResult {
   /** role of the namespace that the client ran in */
   client: string;
-  /** what the connection is there for: 'faulty', 'healthy', 'dead', 'silent' … */
+  /** what it is there for: 'faulty', 'healthy', 'dead', 'silent' …; 'unrelated' stands for many at once */
   purpose: string;
   /** `address:port`, `[address]:port` */
   target: string;
@@ -13,7 +13,7 @@ export interface ClientResult {
   protocol: 'tcp' | 'udp';
   /** the server's answer arrived */
   ok: boolean;
-  /** from connect() to established, ms; null: it never was */
+  /** from connect() to established, ms; null: it never was, or they were many */
   connectMs: number | null;
   /** errno name (ETIMEDOUT …), 'timeout' or 'aborted'; null when ok */
   error: string | null;

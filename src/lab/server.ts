@@ -1,10 +1,19 @@
 /**
- * A lab's server program: `node server.js PORT [SILENT-PORT]`, started inside a namespace.
- * Answers HTTP on PORT; on SILENT-PORT it leaves every SYN without an answer. Says `ready` when both
- * listen; ends when its standard input does, so that it never outlives the lab.
+ * A lab's server program, started inside a namespace: `node server.js JSON`, the JSON being `Ports`.
+ * Says `ready` when it listens on all of them; ends when its standard input does, so that it never
+ * outlives the lab.
  */
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
+
+export interface Ports {
+  /** answers HTTP here */
+  answer?: number;
+  /** takes all it is sent here */
+  sink?: number;
+  /** leaves every SYN without an answer here */
+  silent?: number;
+}
 
 const BODY = 'the lab answers\n';
 const ANSWER = `HTTP/1.1 200 OK\r\nContent-Length: ${BODY.length}\r\nConnection: close\r\n\r\n${BODY}`;
@@ -29,6 +38,13 @@ async function answer(port: number): Promise<void> {
   await listen(server, port);
 }
 
+async function sink(port: number): Promise<void> {
+  await listen(
+    createServer((socket) => void socket.on('error', () => undefined).resume()),
+    port,
+  );
+}
+
 /**
  * A listener whose accept queue is full drops SYNs (tcp_conn_request, 2.6 to 6.18): a thread listens
  * and never comes to accept(); two connections fill a backlog of 1.
@@ -47,9 +63,10 @@ function fill(port: number): Promise<void> {
 
 if (isMainThread) {
   process.stdin.resume().once('end', () => process.exit(0));
-  const [port, silentPort] = process.argv.slice(2).map(Number);
-  if (port) await answer(port);
-  if (silentPort) await silent(silentPort);
+  const ports = JSON.parse(process.argv[2] ?? '{}') as Ports;
+  if (ports.answer) await answer(ports.answer);
+  if (ports.sink) await sink(ports.sink);
+  if (ports.silent) await silent(ports.silent);
   process.stdout.write('ready\n');
 } else {
   const server = createServer();

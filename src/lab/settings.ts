@@ -36,16 +36,18 @@ export type SettingsOf<L extends readonly Setting[]> = {
 
 export type Settings = Readonly<Record<string, SettingValue | null>>;
 
-const BOOLEANS: Readonly<Record<string, boolean>> = {
-  true: true,
-  yes: true,
-  on: true,
-  '1': true,
-  false: false,
-  no: false,
-  off: false,
-  '0': false,
-};
+const BOOLEANS = new Map(
+  Object.entries({
+    true: true,
+    yes: true,
+    on: true,
+    '1': true,
+    false: false,
+    no: false,
+    off: false,
+    '0': false,
+  }),
+);
 
 /**
  * Reads `key=value` assignments; keys that are not assigned get their default, the last of several
@@ -97,7 +99,7 @@ export function takes(setting: Setting): string {
 function parseValue(setting: Setting, text: string): SettingValue | undefined {
   switch (setting.kind) {
     case 'boolean':
-      return BOOLEANS[text.toLowerCase()];
+      return BOOLEANS.get(text.toLowerCase());
     case 'number': {
       const number = /^(0x[0-9a-f]+|\d+(\.\d+)?)$/i.test(text) ? Number(text) : NaN;
       const [min, max] = setting.range ?? [0, Number.MAX_SAFE_INTEGER];

@@ -31,11 +31,10 @@ export function familyOf(address: string): Family {
   return address.includes(':') ? 'ipv6' : 'ipv4';
 }
 
-/** Address of host `host` (decimal in IPv4, hexadecimal in IPv6; 1 is the bridge) in subnet `node`. */
+/** Address of host `host` (1 is the bridge) in subnet `node`, in its canonical form. */
 export function podAddress({ cidr, family }: PodNetwork, node: number, host: number): string {
-  return family === 'ipv6'
-    ? `${prefix(cidr)}:${node}::${host.toString(16)}`
-    : `${prefix(cidr)}.${node}.${host}`;
+  if (family === 'ipv4') return `${prefix(cidr)}.${node}.${host}`;
+  return `${prefix(cidr)}${node === 0 ? '' : `:${node}`}::${host.toString(16)}`;
 }
 
 /** The node's address on the cable. */

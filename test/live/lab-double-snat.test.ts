@@ -161,6 +161,18 @@ describe('the double-snat lab', { skip, concurrency: 3 }, () => {
     }
   });
 
+  it('loads the nodes beside its clients', async () => {
+    const results = await measure('clients=0', 'healthy=1', 'unrelated=2000', 'stream=true');
+    assert.deepEqual(
+      results.map(({ purpose, ok, error }) => ({ purpose, ok, error })),
+      [
+        { purpose: 'healthy', ok: true, error: null },
+        { purpose: 'unrelated', ok: true, error: null },
+        { purpose: 'stream', ok: true, error: null },
+      ],
+    );
+  });
+
   it("runs a user's command inside its node and returns its exit status", async () => {
     await inLab(['xorMark=true'], async (running) => {
       const script = `

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { SkbwhyError } from '../../event/errors.js';
 import { endpoint } from '../../lab/client.js';
-import { runClients, startServer, type Purpose } from '../../lab/endpoints.js';
+import { runClients, runLoad, startServer, type Purpose } from '../../lab/endpoints.js';
 import { kubeProxyRules, type Service } from '../../lab/kube-proxy.js';
 import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
 import { Namespaces, type Cable } from '../../lab/namespaces.js';
@@ -11,6 +11,7 @@ import {
   familyOf,
   neighbourAddress,
   neighbourScript,
+  nodeAddress,
   nodeScript,
   podAddress,
   podScript,
@@ -27,6 +28,7 @@ const POD = 10;
 const DEAD = 99;
 const SERVER_PORT = 8080;
 const SILENT_PORT = 8081;
+const SINK_PORT = 8082;
 /** The network between the sender's node and the client outside. */
 const OUTSIDE = { ipv4: '172.30.0.0/24', ipv6: 'fd00:172:30::/64' } as const;
 
@@ -183,6 +185,19 @@ const SETTINGS = [
     help: 'connections beside them to a server that never answers a SYN (its accept queue is full)',
   },
   {
+    key: 'unrelated',
+    kind: 'number',
+    default: 0,
+    range: [0, 10_000_000],
+    help: 'short connections beside them from node to node, outside the tunnel, one after another',
+  },
+  {
+    key: 'stream',
+    kind: 'boolean',
+    default: false,
+    help: 'beside them, as long as they last, one saturated connection from node to node',
+  },
+  {
     key: 'deleteEntryAt',
     kind: 'number',
     unit: 's',
@@ -231,9 +246,12 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
   const scripts = namespaceScripts(settings, pods, services);
   const namespaces = await Namespaces.create(Object.keys(scripts), cables(settings), signal);
   try {
-    const silent = settings.silent > 0 ? { silentPort: SILENT_PORT } : {};
+    const silent = settings.silent > 0 ? { silent: SILENT_PORT } : {};
     await Promise.all([
-      startServer(namespaces, 'pod', { port: SERVER_PORT, ...silent }),
+      startServer(namespaces, 'pod', { answer: SERVER_PORT, ...silent }),
+      ...(loaded(settings)
+        ? [startServer(namespaces, 'receiver', { answer: SERVER_PORT, sink: SINK_PORT })]
+        : []),
       ...Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
     ]);
   } catch (error) {
@@ -254,7 +272,53 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
   };
 }
 
+function loaded({ unrelated, stream }: DoubleSnatSettings): boolean {
+  return unrelated > 0 || stream;
+}
+
 async function runOnce(
+  namespaces: Namespaces,
+  settings: DoubleSnatSettings,
+  role: string,
+  connections: readonly Purpose[],
+  signal?: AbortSignal,
+): Promise<ClientResult[]> {
+  const clients = () => runFaulty(namespaces, settings, role, connections, signal);
+  if (!loaded(settings)) return clients();
+  const { unrelated, stream } = settings;
+  const address = nodeAddress(RECEIVER, 'ipv4');
+  const target = {
+    address,
+    port: SERVER_PORT,
+    connections: unrelated,
+    ...(stream ? { streamPort: SINK_PORT } : {}),
+  };
+  const startedAt = new Date().toISOString();
+  const [results, load] = await runLoad(namespaces, 'sender', target, clients, signal);
+  const result = (purpose: string, port: number, error: string | null): ClientResult => ({
+    client: 'sender',
+    purpose,
+    target: endpoint(address, port),
+    source: null,
+    protocol: 'tcp',
+    ok: error === null,
+    connectMs: null,
+    error,
+    startedAt,
+  });
+  if (unrelated > 0) {
+    const missing = unrelated - load.made;
+    results.push(
+      result('unrelated', SERVER_PORT, missing === 0 ? null : `${missing} of ${unrelated} failed`),
+    );
+  }
+  if (stream) {
+    results.push(result('stream', SINK_PORT, load.streamed > 0 ? null : 'nothing was taken'));
+  }
+  return results;
+}
+
+async function runFaulty(
   namespaces: Namespaces,
   settings: DoubleSnatSettings,
   role: string,
