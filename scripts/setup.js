@@ -47,12 +47,12 @@ const packages = [
   ...(fs.existsSync(FFI) && npmPackagesFit() ? [] : FFI_BUILD),
   ...(process.argv.includes('--test') ? TEST : []),
 ];
-installSystemPackages(packages.filter((each) => !isThere(each)));
-if (!npmPackagesFit()) installNpmPackages();
+const news = installSystemPackages(packages.filter((each) => !isThere(each)));
+if (!npmPackagesFit() || (news && !fs.existsSync(FFI))) installNpmPackages();
 if (!fs.existsSync(FFI))
   say(
     'ffi-napi could not be built: recorded sessions can be explained, but nothing can be traced ' +
-      '(`npm rebuild ffi-napi` shows why)',
+      '(`npm ci --foreground-scripts` shows why)',
   );
 linkCommand();
 build();
@@ -85,8 +85,9 @@ function searchPath() {
   return [...(process.env.PATH ?? '').split(':'), '/usr/local/sbin', '/usr/sbin', '/sbin'];
 }
 
+/** True when something was installed. */
 function installSystemPackages(missing) {
-  if (missing.length === 0) return;
+  if (missing.length === 0) return false;
   const names = missing.map((each) => each.name);
   const list = missing.map((each) => `${each.name} (${each.why})`).join(', ');
   const install = ['apt-get', 'install', '-y', '--no-install-recommends', ...names];
@@ -94,7 +95,7 @@ function installSystemPackages(missing) {
   if (process.getuid() !== 0 || !available) {
     const how = available ? `as root: ${install.join(' ')}` : "with this system's package manager";
     say(`missing: ${list}; going on without: install ${how}`);
-    return;
+    return false;
   }
   say(`installing ${list}`);
   const apt = (...args) =>
@@ -108,6 +109,7 @@ function installSystemPackages(missing) {
     result = apt(...install.slice(1));
   }
   if (result.status !== 0) fail(`cannot install: try ${install.join(' ')}`, result.stderr);
+  return true;
 }
 
 // --- npm packages
@@ -128,10 +130,9 @@ function npmPackagesFit() {
 
 function installNpmPackages() {
   say('installing the npm packages that package-lock.json names');
-  // Node's own headers, where they are installed with it: node-gyp need not download them.
   // npm 10 and earlier know the first name, npm 11 the second.
-  const prefix = path.dirname(path.dirname(fs.realpathSync(process.execPath)));
-  const headers = fs.existsSync(path.join(prefix, 'include/node/node.h'))
+  const prefix = nodeHeaders();
+  const headers = prefix
     ? { npm_config_nodedir: prefix, npm_package_config_node_gyp_nodedir: prefix }
     : {};
   const npm = process.env.npm_execpath;
@@ -140,6 +141,17 @@ function installNpmPackages() {
   const result = run(command, args, headers);
   if (result.status !== 0)
     fail('npm ci failed', result.error?.message ?? result.stdout + result.stderr);
+}
+
+/**
+ * A prefix with Node's headers, so that node-gyp need not download them: this Node's own, else of
+ * another Node here, since the binary interface of native modules (Node-API) is the same for all.
+ */
+function nodeHeaders() {
+  const own = path.dirname(fs.realpathSync(process.execPath));
+  return [own, ...searchPath()]
+    .map((folder) => path.dirname(path.resolve(folder)))
+    .find((prefix) => fs.existsSync(path.join(prefix, 'include/node/node.h')));
 }
 
 /** `npx skbwhy` in the checkout runs the checkout's own command. */
