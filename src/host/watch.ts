@@ -38,7 +38,7 @@ export class HostWatch {
   private busy = false;
 
   /** @param namespaces which ones to follow; asked again at every poll */
-  constructor(private readonly namespaces: () => Namespace[]) {}
+  constructor(private readonly namespaces: () => Namespace[] | Promise<Namespace[]>) {}
 
   /** Everything, once. */
   start(): Promise<Fact[]> {
@@ -58,10 +58,10 @@ export class HostWatch {
     if (this.busy) return [];
     this.busy = true;
     try {
-      const namespaces = this.namespaces();
+      const namespaces = await this.namespaces();
       const facts = this.comeAndGone(namespaces);
       const now = performance.now();
-      const state = (namespace: Namespace): Seen | undefined => this.seen.get(namespace.inum);
+      const state = (namespace: Namespace): Seen | undefined => this.seen.get(namespace.inode);
       const fresh = namespaces.filter((namespace) => !state(namespace)).slice(0, newAtOnce);
       const known = namespaces.filter(state);
       const stale = known
@@ -86,29 +86,29 @@ export class HostWatch {
   /** Namespaces that got another name, or went. */
   private comeAndGone(namespaces: readonly Namespace[]): Fact[] {
     const facts: Fact[] = [];
-    const present = new Set(namespaces.map(({ inum }) => inum));
+    const present = new Set(namespaces.map(({ inode }) => inode));
     for (const [netns, { name }] of this.seen)
       if (!present.has(netns)) {
         this.seen.delete(netns);
         facts.push({ fact: 'netns', netns, name, gone: true });
       }
-    for (const { inum, name } of namespaces) {
-      const seen = this.seen.get(inum);
+    for (const { inode, name } of namespaces) {
+      const seen = this.seen.get(inode);
       if (seen && seen.name !== name) {
         seen.name = name;
-        facts.push({ fact: 'netns', netns: inum, name });
+        facts.push({ fact: 'netns', netns: inode, name });
       }
     }
     return facts;
   }
 
-  private async full({ inum, name, path }: Namespace): Promise<Fact[]> {
+  private async full({ inode, name, path }: Namespace): Promise<Fact[]> {
     this.nft ??= nfTablesPresent();
     const script = DEVICES_SCRIPT + SETTINGS_SCRIPT + COUNTERS_SCRIPT + RULES_SCRIPT;
     const sections = await readSections(path, script, (await this.nft) ? 'nft' : '');
     // it went while it was read: the next poll tells
     if (!sections) return [];
-    const devices = parseDevices(inum, sections);
+    const devices = parseDevices(inode, sections);
     const vias = devices.flatMap(({ tunnel, name: own, master }) =>
       tunnel ? [devices.find(({ ifindex }) => ifindex === master)?.name ?? own] : [],
     );
@@ -117,7 +117,7 @@ export class HostWatch {
     const tunnels = tunnelEnds(devices, routes);
 
     const facts: Fact[] = [];
-    let seen = this.seen.get(inum);
+    let seen = this.seen.get(inode);
     if (!seen) {
       seen = {
         name,
@@ -129,29 +129,29 @@ export class HostWatch {
         fullAt: 0,
         lightAt: 0,
       };
-      this.seen.set(inum, seen);
-      facts.push({ fact: 'netns', netns: inum, name });
+      this.seen.set(inode, seen);
+      facts.push({ fact: 'netns', netns: inode, name });
     }
     facts.push(...changedDevices(seen, devices));
     const rules = rulesText(sections) + JSON.stringify(tunnels);
     if (rules !== seen.rules) {
       seen.rules = rules;
-      const fact = await rulesFact(inum, sections, tunnels);
+      const fact = await rulesFact(inode, sections, tunnels);
       const text = JSON.stringify(fact);
       if (text !== seen.rulesFact) facts.push(fact);
       seen.rulesFact = text;
     }
-    facts.push(...changedNumbers(inum, seen, sections));
+    facts.push(...changedNumbers(inode, seen, sections));
     seen.fullAt = seen.lightAt = performance.now();
     return facts;
   }
 
-  private async light({ inum, path }: Namespace): Promise<Fact[]> {
+  private async light({ inode, path }: Namespace): Promise<Fact[]> {
     const sections = await readSections(path, SETTINGS_SCRIPT + COUNTERS_SCRIPT);
-    const seen = this.seen.get(inum);
+    const seen = this.seen.get(inode);
     if (!sections || !seen) return [];
     seen.lightAt = performance.now();
-    return changedNumbers(inum, seen, sections);
+    return changedNumbers(inode, seen, sections);
   }
 }
 
