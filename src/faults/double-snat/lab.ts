@@ -98,7 +98,7 @@ const SETTINGS = [
     kind: 'number',
     default: 0x4000,
     range: [1, 0xffffffff],
-    help: 'the mark for masquerading',
+    help: 'the mark for masquerading; 16384 is 0x4000, the usual one',
   },
   {
     key: 'tunnelPort',
