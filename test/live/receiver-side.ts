@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 const file = process.argv[2]!;
 const bin = fileURLToPath(new URL('../../../bin/skbwhy.js', import.meta.url));
-const receiver =
+const receiver = process.env['SKBWHY_NETNS_RECEIVER']!;
 const recorder = spawn(process.execPath, [bin, 'record', file, '--netns', receiver], {
   stdio: ['ignore', 'ignore', 'pipe'],
 });
