@@ -2,6 +2,7 @@ import { readFile, readdir, readlink } from 'node:fs/promises';
 
 /** A network namespace that exists now. */
 export interface Namespace {
+  /** its identity while it lives */
   inode: number;
   /** name of its mount (`ip netns`), 'host' for that of process 1, else `pid:N (comm)` */
   name: string;
@@ -38,29 +39,39 @@ async function mounted(): Promise<Namespace[]> {
   return found;
 }
 
+/** The namespace of process 1; kernel threads are in it too, where process 1 is not ours to look into. */
+async function initial(): Promise<Namespace | undefined> {
+  for (const pid of [1, 2]) {
+    const comm = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+    if (pid === 2 && comm.trim() !== 'kthreadd') continue;
+    const path = `/proc/${pid}/ns/net`;
+    const inode = await inodeOf(path);
+    if (inode !== undefined) return { inode, name: 'host', path };
+  }
+  return undefined;
+}
+
 /**
  * The network namespaces of this node that can be found: those with a name and those of processes
  * that may be looked into; each once. Those pinned only by an open file or link are not found.
  */
 export async function discoverNamespaces(): Promise<Namespace[]> {
   const found = new Map<number, Namespace>();
-  const host = await inodeOf('/proc/1/ns/net');
-  if (host !== undefined) found.set(host, { inode: host, name: 'host', path: '/proc/1/ns/net' });
+  const host = await initial();
+  if (host) found.set(host.inode, host);
   for (const namespace of await mounted())
     if (!found.has(namespace.inode)) found.set(namespace.inode, namespace);
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  pids.sort((a, b) => a - b);
   for (let i = 0; i < pids.length; i += AT_ONCE) {
-    await Promise.all(
-      pids.slice(i, i + AT_ONCE).map(async (pid) => {
-        const path = `/proc/${pid}/ns/net`;
-        const inode = await inodeOf(path);
-        if (inode === undefined || found.has(inode)) return;
-        found.set(inode, { inode, name: `pid:${pid}`, path });
-        const comm = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-        const namespace = found.get(inode);
-        if (namespace) namespace.name = `pid:${pid} (${comm.trim()})`;
-      }),
-    );
+    const some = pids.slice(i, i + AT_ONCE);
+    const inodes = await Promise.all(some.map((pid) => inodeOf(`/proc/${pid}/ns/net`)));
+    for (const [n, inode] of inodes.entries()) {
+      if (inode === undefined || found.has(inode)) continue;
+      const pid = some[n];
+      const comm = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
+      found.set(inode, { inode, name: `pid:${pid} (${comm.trim()})`, path: `/proc/${pid}/ns/net` });
+    }
   }
   return [...found.values()];
 }

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * What is wanted: packets that open or refuse a TCP connection, DNS, and the tunnel packets that
+ * carry those; of them, when --filter gave an expression, what it matches and what belongs to a
+ * flow that it matched once. Cheapest test first: most packets leave after one read.
+ */
+#ifndef SKBWHY_FILTER_H
+#define SKBWHY_FILTER_H
+
+#include "packet.h"
+
+/* Set in the object before it is opened; the verifier then leaves out what is switched off. */
+const volatile __u8 filtering;	/* expression() holds a filter */
+const volatile __u8 netns_only; /* look into netns_wanted */
+
+#define FILTER_SLOTS 2048
+#define FOLLOWED_FLOWS 65536
+
+/* Namespaces given with --netns, by inode number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} netns_wanted SEC(".maps");
+
+/* Flows that matched once, lower end first, so that both directions are one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FOLLOWED_FLOWS);
+	__type(key, struct tuple);
+	__type(value, __u8);
+} followed SEC(".maps");
+
+/* The slot for --filter: one-instruction no-ops (goto +0), overwritten in the object's bytes by the
+ * translated expression. `captured`: readable bytes, `length`: of the packet. */
+static __attribute__((noinline)) int expression(const __u8 *bytes, __u32 captured, __u32 length)
+{
+	int matches;
+
+	asm volatile(".rept 2048\n.quad 5\n.endr\n%0 = 1"
+		     : "=r"(matches)
+		     : "r"(bytes), "r"(captured), "r"(length)
+		     : "memory");
+	return matches;
+}
+
+static __always_inline bool netns_is_wanted(__u32 netns)
+{
+	return !netns_only || bpf_map_lookup_elem(&netns_wanted, &netns);
+}
+
+static __always_inline bool is_dns_port(__be16 port)
+{
+	return port == bpf_htons(DNS_PORT);
+}
+
+static __always_inline bool has_dns_port(const __u8 *ports)
+{
+	return is_dns_port(bytes16(ports)) || is_dns_port(bytes16(ports + 2));
+}
+
+/* A Service may listen on 53 and its backend elsewhere: either tuple counts. */
+static __always_inline bool conntrack_has_dns_port(struct nf_conn *ct)
+{
+	struct nf_conntrack_tuple original, reply;
+
+	if (bpf_core_read(&original, sizeof(original), &ct->tuplehash[0].tuple) ||
+	    bpf_core_read(&reply, sizeof(reply), &ct->tuplehash[1].tuple))
+		return false;
+	return is_dns_port(original.dst.u.all) || is_dns_port(reply.src.u.all) ||
+	       is_dns_port(original.src.u.all) || is_dns_port(reply.dst.u.all);
+}
+
+static __always_inline bool opens_or_resets(const __u8 *tcp)
+{
+	return tcp[13] & 0x06; /* SYN, RST */
+}
+
+/* Reads the packet whose network header is at `start`; false when nobody wants it. */
+static __always_inline bool read_packet(struct packet *packet, struct sk_buff *skb,
+					const unsigned char *start)
+{
+	const __u8 *header;
+	__u32 zero = 0, at;
+
+	packet->start = start;
+	packet->linear = skb->len - skb->data_len + (__u32)(skb->data - start);
+	packet->outer.length = skb->len + (__u32)(skb->data - start);
+	packet->dns = 0;
+	packet->tunnel = TUNNEL_NONE;
+	if (!read_layer(&packet->outer, packet, 0))
+		return false;
+	header = transport(&packet->outer);
+	if (packet->outer.protocol == PROTOCOL_TCP) {
+		packet->headers = packet->outer.transport + TRANSPORT_BYTES;
+		return opens_or_resets(header);
+	}
+	if (packet->outer.protocol != PROTOCOL_UDP)
+		return false;
+	packet->headers = packet->outer.transport + 8;
+	if (has_dns_port(header)) {
+		packet->dns = 1;
+		packet->headers += DNS_HEADER;
+		return true;
+	}
+	struct tunnel_ports *ports = bpf_map_lookup_elem(&tunnel_ports, &zero);
+	if (!ports)
+		return false;
+	packet->tunnel = ports->kind[bpf_ntohs(bytes16(header + 2))];
+	if (packet->tunnel == TUNNEL_NONE) {
+		struct nf_conn *ct = conntrack(skb);
+
+		if (!ct || !conntrack_has_dns_port(ct))
+			return false;
+		packet->dns = 1;
+		packet->headers += DNS_HEADER;
+		return true;
+	}
+	at = inner_offset(packet);
+	if (!at || !read_layer(&packet->inner, packet, at))
+		return false;
+	packet->inner.length = packet->outer.length - at;
+	header = transport(&packet->inner);
+	packet->headers = packet->inner.transport;
+	if (packet->inner.protocol == PROTOCOL_TCP) {
+		packet->headers += TRANSPORT_BYTES;
+		return opens_or_resets(header);
+	}
+	if (packet->inner.protocol == PROTOCOL_UDP && has_dns_port(header)) {
+		packet->headers += 8 + DNS_HEADER;
+		packet->dns = 1;
+		return true;
+	}
+	return false;
+}
+
+static __always_inline void swap32(__u32 *a, __u32 *b)
+{
+	__u32 c = *a;
+
+	*a = *b;
+	*b = c;
+}
+
+/* Puts the lower end first. `flow` is aligned to 8 bytes. */
+static __always_inline void normalise(struct tuple *flow)
+{
+	__u32 *words = (__u32 *)flow->bytes;
+	__u16 *ports = (__u16 *)(flow->bytes + (flow->family == 4 ? 8 : 32)), port;
+
+	if (flow->family == 4) {
+		if (words[0] < words[1] || (words[0] == words[1] && ports[0] <= ports[1]))
+			return;
+		swap32(&words[0], &words[1]);
+	} else {
+		__u64 *wide = (__u64 *)flow->bytes;
+
+		if (wide[0] < wide[2])
+			return;
+		if (wide[0] == wide[2]) {
+			if (wide[1] < wide[3])
+				return;
+			if (wide[1] == wide[3] && ports[0] <= ports[1])
+				return;
+		}
+		for (int i = 0; i < 4; i++)
+			swap32(&words[i], &words[i + 4]);
+	}
+	port = ports[0];
+	ports[0] = ports[1];
+	ports[1] = port;
+}
+
+/* `tuple` is zero and aligned to 8 bytes. */
+static __always_inline void tuple_of_layer(struct tuple *tuple, const struct layer *layer)
+{
+	__u32 *to = (__u32 *)tuple->bytes;
+
+	tuple->family = layer->family;
+	tuple->protocol = layer->protocol;
+	if (layer->family == 4) {
+		to[0] = *(__u32 *)(layer->bytes + 12);
+		to[1] = *(__u32 *)(layer->bytes + 16);
+		to[2] = *(__u32 *)(layer->bytes + 20);
+	} else {
+		for (int i = 0; i < 9; i++)
+			to[i] = *(__u32 *)(layer->bytes + 8 + i * 4);
+	}
+}
+
+/* Gives the packet the addresses and ports of `tuple`. */
+static __always_inline void put_tuple(struct layer *layer, const struct tuple *tuple)
+{
+	const __u32 *from = (const __u32 *)tuple->bytes;
+
+	if (tuple->family != layer->family)
+		return;
+	if (layer->family == 4) {
+		*(__u32 *)(layer->bytes + 12) = from[0];
+		*(__u32 *)(layer->bytes + 16) = from[1];
+		*(__u32 *)(layer->bytes + 20) = from[2];
+	} else {
+		for (int i = 0; i < 9; i++)
+			*(__u32 *)(layer->bytes + 8 + i * 4) = from[i];
+	}
+}
+
+static __always_inline bool layer_matches(const struct layer *layer, const struct packet *packet)
+{
+	__u32 captured = layer->family == 4 ? 20 : 40, left = packet->linear - layer->transport;
+
+	captured += left < TRANSPORT_BYTES ? left : TRANSPORT_BYTES;
+	return expression(layer->bytes, captured, layer->length);
+}
+
+static __always_inline bool is_followed(const struct tuple *flow)
+{
+	return bpf_map_lookup_elem(&followed, flow);
+}
+
+static __always_inline void follow(const struct tuple *flow)
+{
+	__u8 one = 1;
+
+	if (!is_followed(flow))
+		bpf_map_update_elem(&followed, flow, &one, BPF_ANY);
+}
+
+enum selection { NOT_SELECTED = 0, MATCHED = 1, FOLLOWED = 2 };
+
+/*
+ * Whether the filter wants the packet: as it is, as the packet it carries, or with the addresses of
+ * either tuple of its conntrack entry (a Service's address is gone after DNAT); or because its flow
+ * matched before. Of a tunnel packet only the inner flow is followed: outer ports are shared.
+ * Leaves the addresses in packet->outer changed.
+ */
+static __attribute__((noinline)) int select_packet(struct packet *packet, struct sk_buff *skb)
+{
+	struct tuple flow __attribute__((aligned(8))) = {};
+	struct tuple original __attribute__((aligned(8))) = {};
+	struct tuple reply __attribute__((aligned(8))) = {};
+	struct nf_conn *ct = conntrack(skb);
+	bool matched = layer_matches(&packet->outer, packet), known = false;
+
+	if (packet->tunnel) {
+		tuple_of_layer(&flow, &packet->inner);
+		matched = matched || layer_matches(&packet->inner, packet);
+	} else {
+		tuple_of_layer(&flow, &packet->outer);
+	}
+	if (ct) {
+		read_tuple(&original, ct, 0);
+		read_tuple(&reply, ct, 1);
+		if (!matched) {
+			put_tuple(&packet->outer, &original);
+			matched = layer_matches(&packet->outer, packet);
+		}
+		if (!matched) {
+			put_tuple(&packet->outer, &reply);
+			matched = layer_matches(&packet->outer, packet);
+		}
+	}
+	normalise(&flow);
+	if (!matched)
+		known = is_followed(&flow);
+	if (ct && !packet->tunnel) {
+		normalise(&original);
+		normalise(&reply);
+		if (!matched && !known)
+			known = is_followed(&original) || is_followed(&reply);
+		if (matched || known) {
+			follow(&original);
+			follow(&reply);
+		}
+	}
+	if (!matched && !known)
+		return NOT_SELECTED;
+	follow(&flow);
+	return matched ? MATCHED : FOLLOWED;
+}
+
+/* The same for a socket: its flow as a SYN. A source port of 0 (before bind) cannot be followed. */
+static __attribute__((noinline)) int select_socket(const struct tuple *from)
+{
+	struct tuple flow __attribute__((aligned(8)));
+	struct layer syn = { .family = from->family, .protocol = PROTOCOL_TCP };
+	bool matched, bound;
+	__u32 captured;
+
+	for (int i = 0; i < 5; i++)
+		((__u64 *)&flow)[i] = ((const __u64 *)from)[i];
+	put_tuple(&syn, &flow);
+	if (flow.family == 4) {
+		syn.bytes[0] = 0x45;
+		syn.bytes[3] = 40;
+		syn.bytes[8] = 64;
+		syn.bytes[9] = PROTOCOL_TCP;
+		syn.bytes[20 + 12] = 5 << 4;
+		syn.bytes[20 + 13] = 0x02;
+		bound = *(__u16 *)(flow.bytes + 8);
+		captured = 40;
+	} else {
+		syn.bytes[0] = 0x60;
+		syn.bytes[5] = 20;
+		syn.bytes[6] = PROTOCOL_TCP;
+		syn.bytes[7] = 64;
+		syn.bytes[40 + 12] = 5 << 4;
+		syn.bytes[40 + 13] = 0x02;
+		bound = *(__u16 *)(flow.bytes + 32);
+		captured = 60;
+	}
+	matched = expression(syn.bytes, captured, captured);
+	if (!bound)
+		return matched ? MATCHED : NOT_SELECTED;
+	normalise(&flow);
+	if (!matched && !is_followed(&flow))
+		return NOT_SELECTED;
+	follow(&flow);
+	return matched ? MATCHED : FOLLOWED;
+}
+
+#endif

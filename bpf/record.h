@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/* How an event is written: the ring, and the one function that fills a record from a packet. */
+#ifndef SKBWHY_RECORD_H
+#define SKBWHY_RECORD_H
+
+#include "filter.h"
+
+#define RING_BYTES (16 << 20) /* the controller may choose another power of two */
+#define NO_TIMEOUT 0xffffffff
+
+const volatile __u32 hz; /* CONFIG_HZ; 0: not known */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES);
+} ring SEC(".maps");
+
+/* Reservations that failed because the ring was full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+/* The values before a hook's chains ran. */
+struct before {
+	__u32 mark;
+	__u32 status; /* of the conntrack entry */
+	__u16 check;  /* transport checksum */
+	__u16 sport;
+	__u16 dport;
+	__u16 unused;
+};
+
+/* Where and how a packet was seen. */
+struct sighting {
+	__u8 point;
+	__u8 hook;
+	__u8 flags; /* enum event_flag */
+	__u32 netns;
+	__u32 ifindex;
+	__u32 reason;
+	__u64 location;
+	struct before before;
+};
+
+static __always_inline struct event *reserve(void)
+{
+	struct event *event = bpf_ringbuf_reserve(&ring, sizeof(*event), 0);
+	__u32 zero = 0;
+	__u64 *failed;
+
+	if (event)
+		return event;
+	failed = bpf_map_lookup_elem(&lost, &zero);
+	if (failed)
+		(*failed)++;
+	return NULL;
+}
+
+/* The controller polls: no wake-up. */
+static __always_inline void submit(struct event *event)
+{
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void fill_head(struct event *event, __u8 point)
+{
+	__builtin_memset(event, 0, offsetof(struct event, packet));
+	event->size = offsetof(struct event, packet);
+	event->kind = 1;
+	event->point = point;
+	event->hook = 255;
+	event->txrehash = 255;
+	event->csum_start = 65535;
+	event->time = bpf_ktime_get_ns();
+	event->cpu = bpf_get_smp_processor_id();
+}
+
+/* sk may be a request or time-wait socket, which has no such fields (tcp_make_synack gives the
+ * SYN-ACK its request socket; skb->hash comes from its txhash). */
+static __always_inline __u32 hash_of_sock(struct sock *sk)
+{
+	switch (BPF_CORE_READ(sk, __sk_common.skc_state)) {
+	case TCP_NEW_SYN_RECV:
+		return BPF_CORE_READ((struct tcp_request_sock *)sk, txhash);
+	case TCP_TIME_WAIT:
+		return 0;
+	default:
+		return BPF_CORE_READ(sk, sk_txhash);
+	}
+}
+
+/* 5.10 has nf_conn_tstamp in no BTF: its first field is the start, in every version. */
+static __always_inline __u64 conntrack_start(struct nf_conn *ct)
+{
+	struct nf_ct_ext *ext = BPF_CORE_READ(ct, ext);
+	__u64 start = 0;
+	__u8 offset = 0;
+
+	if (!ext || !bpf_core_enum_value_exists(enum nf_ct_ext_id, NF_CT_EXT_TSTAMP))
+		return 0;
+	bpf_probe_read_kernel(&offset, 1,
+			      &ext->offset[bpf_core_enum_value(enum nf_ct_ext_id, NF_CT_EXT_TSTAMP)]);
+	if (offset)
+		bpf_probe_read_kernel(&start, sizeof(start), (void *)ext + offset);
+	return start;
+}
+
+static __always_inline __u32 conntrack_timeout(struct nf_conn *ct, __u32 status)
+{
+	__s32 left;
+
+	if (!hz || !(status & IPS_CONFIRMED))
+		return NO_TIMEOUT;
+	left = BPF_CORE_READ(ct, timeout) - (__u32)bpf_jiffies64();
+	return left > 0 ? (__u64)(__u32)left * 1000 / hz : 0;
+}
+
+static __always_inline void fill_conntrack(struct event *event, struct nf_conn *ct)
+{
+	__u32 status = BPF_CORE_READ(ct, status);
+
+	event->ct = (unsigned long)ct;
+	event->ct_status = status;
+	event->ct_start = conntrack_start(ct);
+	event->ct_timeout = conntrack_timeout(ct, status);
+	if (bpf_core_field_exists(ct->mark))
+		event->ct_mark = BPF_CORE_READ(ct, mark);
+	if (bpf_core_field_exists(ct->zone))
+		event->ct_zone = BPF_CORE_READ(ct, zone.id);
+	read_tuple(&event->original, ct, 0);
+	read_tuple(&event->reply, ct, 1);
+}
+
+/* Copies the packet's headers, the DNS question included, payload never. */
+static __always_inline void fill_packet(struct event *event, const struct packet *packet)
+{
+	__u32 headers = packet->headers, length = packet->dns ? PACKET_BYTES : headers;
+
+	if (length > packet->linear)
+		length = packet->linear;
+	if (length > PACKET_BYTES)
+		length = PACKET_BYTES;
+	__builtin_memset(event->packet, 0, PACKET_BYTES);
+	/* the verifier must see the bound on the very register that is passed */
+	asm volatile("" : "+r"(length));
+	length &= 0xff;
+	if (length > PACKET_BYTES)
+		return;
+	if (bpf_probe_read_kernel(event->packet, length, packet->start)) {
+		event->flags |= EVENT_UNREADABLE;
+		return;
+	}
+	if (headers > length) {
+		headers = length;
+		event->flags |= EVENT_UNREADABLE;
+	} else if (packet->dns) {
+		__u32 end = question_end(event->packet, headers);
+
+		if (end && end <= length)
+			headers = end;
+		else
+			event->flags |= EVENT_UNREADABLE;
+		/* what follows the question is payload */
+		for (__u32 i = 0; i < 8; i++) {
+			__u32 at = headers + i;
+
+			if (at < PACKET_BYTES)
+				event->packet[at] = 0;
+		}
+	}
+	event->packet_length = headers;
+	event->size = (offsetof(struct event, packet) + headers + 7) & ~7u;
+}
+
+/* Writes one event. */
+static __attribute__((noinline)) int emit(const struct sighting *sighting,
+					  const struct packet *packet, struct sk_buff *skb)
+{
+	struct event *event = reserve();
+	struct nf_conn *ct;
+	struct sock *sk;
+
+	if (!event)
+		return 0;
+	fill_head(event, sighting->point);
+	event->hook = sighting->hook;
+	event->flags = sighting->flags;
+	event->skb = (unsigned long)skb;
+	event->location = sighting->location;
+	event->netns = sighting->netns;
+	event->ifindex = sighting->ifindex;
+	event->reason = sighting->reason;
+	event->mark = skb->mark;
+	event->hash = skb->hash;
+	event->length = skb->len;
+	event->ip_summed = BPF_CORE_READ_BITFIELD_PROBED(skb, ip_summed);
+	if (event->ip_summed == CHECKSUM_PARTIAL) {
+		event->csum_start = skb->csum_start - (__u16)(packet->start - skb->head);
+		event->csum_offset = skb->csum_offset;
+	}
+	if (BPF_CORE_READ_BITFIELD_PROBED(skb, l4_hash))
+		event->flags |= EVENT_L4_HASH;
+	if (BPF_CORE_READ_BITFIELD_PROBED(skb, sw_hash))
+		event->flags |= EVENT_SW_HASH;
+	if (BPF_CORE_READ_BITFIELD_PROBED(skb, encapsulation))
+		event->flags |= EVENT_ENCAPSULATION;
+	if (packet->tunnel)
+		event->flags |= EVENT_TUNNEL;
+	event->before_mark = sighting->before.mark;
+	event->before_check = sighting->before.check;
+	event->before_sport = sighting->before.sport;
+	event->before_dport = sighting->before.dport;
+	sk = skb->sk;
+	if (sk) {
+		event->sock = (unsigned long)sk;
+		event->sock_hash = hash_of_sock(sk);
+	}
+	event->ctinfo = skb->_nfct & NFCT_PTRMASK;
+	ct = conntrack(skb);
+	if (ct)
+		fill_conntrack(event, ct);
+	fill_packet(event, packet);
+	submit(event);
+	return 0;
+}
+
+/* Applies the filter, if there is one, and writes the event. */
+static __always_inline int see(struct sighting *sighting, struct packet *packet,
+			       struct sk_buff *skb)
+{
+	if (filtering) {
+		int selection = select_packet(packet, skb);
+
+		if (selection == NOT_SELECTED)
+			return 0;
+		if (selection == FOLLOWED)
+			sighting->flags |= EVENT_FOLLOWED;
+	}
+	return emit(sighting, packet, skb);
+}
+
+#endif

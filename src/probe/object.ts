@@ -1,0 +1,210 @@
+import { readFileSync } from 'node:fs';
+import { SkbwhyError } from '../event/errors.js';
+import type { PlanEntry } from '../event/point.js';
+import type { Btf } from './btf.js';
+import { Elf } from './elf.js';
+import { errnoName, native, type Pointer } from './libbpf.js';
+import { planPoints } from './plan.js';
+import type { ProgramName } from './points.js';
+
+const BPF_PROG_TYPE_NETFILTER = 32;
+const BPF_NETFILTER = 45;
+const EPERM = 1;
+const LOG_BYTES = 1 << 16;
+const OBJECT_NAMES: Partial<Record<NodeJS.Architecture, string>> = {
+  x64: 'skbwhy.x86-64.o',
+  arm64: 'skbwhy.arm64.o',
+};
+
+/** What is written into the object's bytes before it is opened. */
+export interface Constants {
+  /** CONFIG_HZ; 0: not known */
+  hz: number;
+  /** only the namespaces in the map netns_wanted */
+  netnsOnly: boolean;
+  /** eBPF code for the filter's slot; null: everything is wanted */
+  filter: Buffer | null;
+}
+
+/** The object, loaded into the kernel; nothing is attached yet. */
+export interface LoadedObject {
+  plan: PlanEntry[];
+  /** file descriptors of the programs that were loaded */
+  programs: ReadonlyMap<ProgramName, number>;
+  /** File descriptor of a map. */
+  map(name: string): number;
+  /** Attaches a tracepoint program. @throws SkbwhyError 'kernel-refused' */
+  attach(program: ProgramName): void;
+  /** Detaches the tracepoint programs. */
+  detach(): void;
+  /** Detaches and unloads everything. */
+  close(): void;
+}
+
+/** The committed object for this machine, a fresh copy. */
+export function readObject(): Buffer {
+  const name = OBJECT_NAMES[process.arch];
+  if (!name)
+    throw new SkbwhyError('kernel-refused', `there is no eBPF object for ${process.arch}`);
+  const url = new URL(`../../../bpf/${name}`, import.meta.url);
+  try {
+    return readFileSync(url);
+  } catch (error) {
+    throw new SkbwhyError('file-unreadable', `${url.pathname} is missing: install skbwhy again`, {
+      cause: error,
+    });
+  }
+}
+
+/** Puts the constants and the filter's code where the object has room for them. */
+export function prepareObject(bytes: Buffer, constants: Constants, btf: Btf): void {
+  const elf = new Elf(bytes);
+  const place = (name: string) => {
+    const found = elf.symbol(name);
+    if (!found) throw new SkbwhyError('file-unreadable', `the eBPF object has no ${name}`);
+    return found.offset;
+  };
+  bytes.writeUInt32LE(constants.hz, place('hz'));
+  bytes[place('netns_only')] = constants.netnsOnly ? 1 : 0;
+  bytes[place('filtering')] = constants.filter ? 1 : 0;
+  bytes[place('kfree_skb_arguments')] = btf.tracepointArguments('kfree_skb');
+  if (constants.filter) patchFilter(elf, constants.filter);
+}
+
+/** Fills the slot of expression(): no-ops (goto +0), then the code, so that it ends the function. */
+function patchFilter(elf: Elf, code: Buffer): void {
+  const slot = elf.symbol('expression');
+  if (!slot) throw new SkbwhyError('file-unreadable', 'the eBPF object has no filter slot');
+  if (code.length > slot.size)
+    throw new SkbwhyError(
+      'bad-filter',
+      `the filter is too long: ${code.length / 8} instructions, ${slot.size / 8} are possible`,
+    );
+  const { bytes } = elf;
+  for (let at = slot.offset; at < slot.offset + slot.size; at += 8) bytes.writeBigUInt64LE(5n, at);
+  code.copy(bytes, slot.offset + slot.size - code.length);
+}
+
+/** The verifier's last words, in one line. */
+function lastWords(log: Buffer): string {
+  const lines = log
+    .toString('latin1', 0, Math.max(0, log.indexOf(0)))
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '' && !/^(processed|verification time|stack depth)/.test(line));
+  return lines.at(-1) ?? '';
+}
+
+/**
+ * Loads the object. A program that the kernel refuses is left out, and the plan says why.
+ * @param bytes as prepared by prepareObject
+ * @param ringBytes size of the ring, a power of two
+ * @throws SkbwhyError 'no-privilege', 'kernel-refused'
+ */
+export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedObject {
+  const refused = new Map<ProgramName, string>();
+  for (;;) {
+    const plan = planPoints(btf, refused);
+    if (plan.programs.size === 0)
+      throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
+    const attempt = tryLoad(bytes, plan.programs, ringBytes, plan.entries);
+    if ('programs' in attempt) return attempt;
+    if (attempt.errno === EPERM)
+      throw new SkbwhyError(
+        'no-privilege',
+        'tracing needs root, or the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN',
+      );
+    if (!attempt.culprit)
+      throw new SkbwhyError(
+        'kernel-refused',
+        `the kernel refuses the eBPF object: ${errnoName(attempt.errno)}`,
+      );
+    refused.set(attempt.culprit, attempt.reason);
+  }
+}
+
+interface Refusal {
+  errno: number;
+  culprit: ProgramName | undefined;
+  reason: string;
+}
+
+function tryLoad(
+  bytes: Buffer,
+  wanted: ReadonlySet<ProgramName>,
+  ringBytes: number,
+  plan: PlanEntry[],
+): LoadedObject | Refusal {
+  const { bpf, ref } = native();
+  const object = bpf.bpf_object__open_mem(bytes, bytes.length, ref.NULL);
+  if (ref.isNull(object))
+    throw new SkbwhyError('file-unreadable', 'libbpf does not take the eBPF object');
+  const all = new Map<ProgramName, Pointer>();
+  const logs = new Map<ProgramName, Buffer>();
+  for (const name of PROGRAMS) {
+    const program = bpf.bpf_object__find_program_by_name(object, name);
+    if (ref.isNull(program)) continue;
+    all.set(name, program);
+    if (name.startsWith('netfilter_')) {
+      // libbpf 1.1 does not know the section name yet
+      bpf.bpf_program__set_type(program, BPF_PROG_TYPE_NETFILTER);
+      bpf.bpf_program__set_expected_attach_type(program, BPF_NETFILTER);
+    }
+    bpf.bpf_program__set_autoload(program, wanted.has(name));
+    const log = Buffer.alloc(LOG_BYTES);
+    logs.set(name, log);
+    bpf.bpf_program__set_log_buf(program, log, log.length);
+  }
+  bpf.bpf_map__set_max_entries(bpf.bpf_object__find_map_by_name(object, 'ring'), ringBytes);
+  const result = bpf.bpf_object__load(object);
+  if (result < 0) {
+    bpf.bpf_object__close(object);
+    const culprit = [...logs].find(([, log]) => log[0] !== 0);
+    const words = culprit ? lastWords(culprit[1]) : '';
+    return {
+      errno: -result,
+      culprit: culprit?.[0],
+      reason: `the kernel refuses the program: ${words || errnoName(result)}`,
+    };
+  }
+  const programs = new Map<ProgramName, number>();
+  for (const name of wanted) {
+    const program = all.get(name);
+    if (program) programs.set(name, bpf.bpf_program__fd(program));
+  }
+  const links: Pointer[] = [];
+  return {
+    plan,
+    programs,
+    map: (name) => {
+      const map = bpf.bpf_object__find_map_by_name(object, name);
+      if (ref.isNull(map))
+        throw new SkbwhyError('file-unreadable', `the eBPF object has no map ${name}`);
+      return bpf.bpf_map__fd(map);
+    },
+    attach: (name) => {
+      const program = all.get(name);
+      const link = program && bpf.bpf_program__attach(program);
+      if (!link || ref.isNull(link))
+        throw new SkbwhyError('kernel-refused', `the kernel does not attach ${name}`);
+      links.push(link);
+    },
+    detach: () => {
+      for (const link of links.splice(0)) bpf.bpf_link__destroy(link);
+    },
+    close: () => {
+      for (const link of links.splice(0)) bpf.bpf_link__destroy(link);
+      bpf.bpf_object__close(object);
+    },
+  };
+}
+
+const PROGRAMS: readonly ProgramName[] = [
+  'socket_state',
+  'tcp_retransmit',
+  'device_transmit',
+  'device_receive',
+  'packet_drop',
+  'netfilter_before',
+  'netfilter_after',
+];

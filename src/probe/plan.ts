@@ -1,0 +1,40 @@
+import type { PlanEntry } from '../event/point.js';
+import type { Btf } from './btf.js';
+import { POINT_HOOKS, type Hook, type ProgramName } from './points.js';
+
+/** What each program would do, and why those that cannot run here cannot. */
+export interface Plan {
+  entries: PlanEntry[];
+  programs: Set<ProgramName>;
+}
+
+function possible(hook: Hook, btf: Btf, refused: ReadonlyMap<ProgramName, string>): boolean {
+  if (hook.programs.some((program) => refused.has(program))) return false;
+  return 'tracepoint' in hook.needs
+    ? btf.tracepointArguments(hook.needs.tracepoint) > 0
+    : btf.hasFunction(hook.needs.function);
+}
+
+/**
+ * The attach plan: each observation point with the first of its hooks that this kernel has, or the
+ * one sentence that says why there is none.
+ * @param refused programs that the kernel did not load, with its reason
+ */
+export function planPoints(btf: Btf, refused: ReadonlyMap<ProgramName, string> = new Map()): Plan {
+  const programs = new Set<ProgramName>();
+  const entries = POINT_HOOKS.map(({ point, hooks, otherwise }): PlanEntry => {
+    const hook = hooks.find((candidate) => possible(candidate, btf, refused));
+    if (hook) {
+      for (const program of hook.programs) programs.add(program);
+      const entry: PlanEntry = { point, mechanism: hook.mechanism, where: hook.where };
+      if (hook.limits !== undefined) entry.reason = hook.limits;
+      return entry;
+    }
+    const why = hooks
+      .flatMap((candidate) => candidate.programs)
+      .map((program) => refused.get(program))
+      .find((reason) => reason !== undefined);
+    return { point, mechanism: null, where: '', reason: why ?? otherwise };
+  });
+  return { entries, programs };
+}

@@ -1,0 +1,220 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
+import { release } from 'node:os';
+import { SkbwhyError } from '../event/errors.js';
+import type { PlanEntry } from '../event/point.js';
+import { Btf, dropReasons } from './btf.js';
+import { compileFilter } from './filter.js';
+import { native } from './libbpf.js';
+import { NetfilterLinks } from './netfilter-links.js';
+import { loadObject, prepareObject, readObject, type LoadedObject } from './object.js';
+import { planPoints } from './plan.js';
+import { Ring } from './ring.js';
+
+const RING_BYTES = 16 << 20;
+const TUNNEL_KINDS = { vxlan: 1, geneve: 2 } as const;
+const USUAL_TUNNEL_PORTS = [
+  ['vxlan', 4789],
+  ['vxlan', 8472],
+  ['geneve', 6081],
+] as const;
+
+export interface ProbeOptions {
+  /** pcap-filter expression; absent: everything of interest */
+  filter?: string | undefined;
+  /** only events of namespaces given to allowNetns() */
+  netnsOnly?: boolean;
+  /** size of the ring, a power of two; 16 MiB by default */
+  ringBytes?: number;
+}
+
+/** Events lost since the probe was opened. */
+export interface Losses {
+  /** ring reservations that failed, by CPU */
+  ring: number[];
+  /** runs that the kernel skipped because the program was running already, by program */
+  missed: Map<string, number>;
+}
+
+/** CONFIG_HZ of the running kernel; 0 when its configuration is not readable. */
+export function kernelHz(): number {
+  const read = [
+    () => gunzipSync(readFileSync('/proc/config.gz')).toString('latin1'),
+    () => readFileSync(`/boot/config-${release()}`, 'latin1'),
+  ];
+  for (const config of read)
+    try {
+      const match = /^CONFIG_HZ=(\d+)$/m.exec(config());
+      if (match) return Number(match[1]);
+    } catch {
+      // not there
+    }
+  return 0;
+}
+
+/**
+ * The attach plan as this kernel's type information allows it; loads nothing, needs no privilege.
+ * @throws SkbwhyError 'no-btf'
+ */
+export function possiblePoints(): PlanEntry[] {
+  return planPoints(Btf.ofKernel()).entries;
+}
+
+/**
+ * Loads the programs without attaching any, to learn what the kernel really takes.
+ * @throws SkbwhyError 'no-btf', 'no-privilege', 'library-missing', 'nothing-attached'
+ */
+export function checkedPoints(): PlanEntry[] {
+  const btf = Btf.ofKernel();
+  const bytes = readObject();
+  prepareObject(bytes, { hz: 0, netnsOnly: false, filter: null }, btf);
+  const object = loadObject(bytes, btf, 4096);
+  object.close();
+  return object.plan;
+}
+
+/** The programs in the kernel and the ring they write to. */
+export class Probe {
+  readonly plan: PlanEntry[];
+  /** names of drop reasons by number */
+  readonly reasons: Record<string, string>;
+  readonly hz: number;
+  readonly ring: Ring;
+  private readonly object: LoadedObject;
+  private readonly links = new Map<number, NetfilterLinks>();
+  private readonly tunnelPorts = Buffer.alloc(65536);
+  private open = true;
+
+  /**
+   * Loads the programs; start() attaches them.
+   * @throws SkbwhyError 'no-privilege', 'no-btf', 'library-missing', 'bad-filter', 'kernel-refused',
+   *   'nothing-attached'
+   */
+  constructor(options: ProbeOptions = {}) {
+    const btf = Btf.ofKernel();
+    if (process.geteuid?.() !== 0 && !mayTrace())
+      throw new SkbwhyError(
+        'no-privilege',
+        'tracing needs root, or the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN',
+      );
+    native();
+    const bytes = readObject();
+    const ringBytes = options.ringBytes ?? RING_BYTES;
+    this.hz = kernelHz();
+    this.reasons = dropReasons(btf);
+    prepareObject(
+      bytes,
+      {
+        hz: this.hz,
+        netnsOnly: options.netnsOnly ?? false,
+        filter: options.filter === undefined ? null : compileFilter(options.filter),
+      },
+      btf,
+    );
+    this.object = loadObject(bytes, btf, ringBytes);
+    this.plan = this.object.plan;
+    try {
+      this.ring = new Ring(this.object.map('ring'), ringBytes);
+      for (const [kind, port] of USUAL_TUNNEL_PORTS)
+        this.tunnelPorts[port] = TUNNEL_KINDS[kind];
+      this.writeTunnelPorts();
+    } catch (error) {
+      this.object.close();
+      throw error;
+    }
+  }
+
+  /** Attaches the tracepoints: from now on events come. @throws SkbwhyError 'kernel-refused' */
+  start(): void {
+    for (const program of this.object.programs.keys())
+      if (!program.startsWith('netfilter_')) this.object.attach(program);
+  }
+
+  /** Lets events of this namespace through; only with netnsOnly. */
+  allowNetns(inode: number): void {
+    const value = Buffer.from([1]);
+    native().bpf.bpf_map_update_elem(this.object.map('netns_wanted'), u32(inode), value, 0);
+  }
+
+  disallowNetns(inode: number): void {
+    native().bpf.bpf_map_delete_elem(this.object.map('netns_wanted'), u32(inode));
+  }
+
+  /** Attaches the netfilter programs in a namespace; once. @throws SkbwhyError as NetfilterLinks */
+  attachNetns(path: string, inode: number): void {
+    const before = this.object.programs.get('netfilter_before');
+    const after = this.object.programs.get('netfilter_after');
+    if (before === undefined || after === undefined || this.links.has(inode)) return;
+    this.links.set(inode, new NetfilterLinks(path, inode, { before, after }));
+  }
+
+  /** Closes the links of a namespace, so that it is not pinned. */
+  detachNetns(inode: number): void {
+    this.links.get(inode)?.close();
+    this.links.delete(inode);
+  }
+
+  /** Packets to this UDP port carry a tunnel of that kind. */
+  addTunnelPort(kind: 'vxlan' | 'geneve', port: number): void {
+    if (this.tunnelPorts[port] === TUNNEL_KINDS[kind]) return;
+    this.tunnelPorts[port] = TUNNEL_KINDS[kind];
+    if (this.open) this.writeTunnelPorts();
+  }
+
+  losses(): Losses {
+    const { bpf } = native();
+    const cpus = bpf.libbpf_num_possible_cpus();
+    const values = Buffer.alloc(8 * cpus);
+    bpf.bpf_map_lookup_elem(this.object.map('lost'), u32(0), values);
+    const ring = Array.from({ length: cpus }, (_, cpu) => Number(values.readBigUInt64LE(cpu * 8)));
+    const missed = new Map<string, number>();
+    for (const [name, fd] of this.object.programs) missed.set(name, recursionMisses(fd));
+    return { ring, missed };
+  }
+
+  /** Detaches everything; what is in the ring can still be drained until close(). */
+  stop(): void {
+    for (const inode of [...this.links.keys()]) this.detachNetns(inode);
+    this.object.detach();
+  }
+
+  /** Detaches and unloads everything. */
+  close(): void {
+    if (!this.open) return;
+    this.open = false;
+    this.stop();
+    this.ring.close();
+    this.object.close();
+  }
+
+  private writeTunnelPorts(): void {
+    const { bpf } = native();
+    bpf.bpf_map_update_elem(this.object.map('tunnel_ports'), u32(0), this.tunnelPorts, 0);
+  }
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+/** CAP_SYS_ADMIN, without which namespaces cannot be entered. */
+function mayTrace(): boolean {
+  const path = '/proc/self/status';
+  if (!existsSync(path)) return false;
+  const match = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(path, 'latin1'));
+  return match ? ((BigInt(`0x${match[1]}`) >> 21n) & 1n) === 1n : false;
+}
+
+const PROG_INFO_BYTES = 232;
+const RECURSION_MISSES = 208;
+
+/** bpf_prog_info.recursion_misses (Linux 5.12). */
+function recursionMisses(fd: number): number {
+  const info = Buffer.alloc(PROG_INFO_BYTES);
+  const length = u32(PROG_INFO_BYTES);
+  if (native().bpf.bpf_obj_get_info_by_fd(fd, info, length) !== 0) return 0;
+  if (length.readUInt32LE(0) < RECURSION_MISSES + 8) return 0;
+  return Number(info.readBigUInt64LE(RECURSION_MISSES));
+}

@@ -1,0 +1,321 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { hostname, machine, release, version } from 'node:os';
+import { SkbwhyError } from '../event/errors.js';
+import { encodeFact, type Fact, type LostFact } from '../event/fact.js';
+import { LAYOUT } from '../event/layout.js';
+import { Point } from '../event/point.js';
+import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
+import { HostWatch } from '../host/watch.js';
+import { Probe, type Losses } from '../probe/probe.js';
+import { Symbols } from '../probe/symbols.js';
+import type { Batch, Session, SessionHeader } from './session.js';
+
+const BATCH_BYTES = 256 << 10;
+const SHORTEST_WAIT_MS = 1;
+const LONGEST_WAIT_MS = 20;
+const TICK_MS = 1000;
+/** Scans in which a namespace must be missing before it counts as gone (/proc is not read at once). */
+const MISSES = 2;
+const POINT = LAYOUT.point[0];
+const LOCATION = LAYOUT.location[0];
+
+/** What else is told about the node; see host/watch. */
+export interface HostSource {
+  /** everything, once */
+  start(): Promise<Fact[]>;
+  /** what changed */
+  poll(): Promise<Fact[]>;
+}
+
+export interface TraceOptions {
+  /** pcap-filter expression */
+  filter?: string | undefined;
+  /** names of network namespaces; absent: all, also those that appear later */
+  netns?: string[] | undefined;
+  /** size of the ring, a power of two; 16 MiB by default */
+  ringBytes?: number | undefined;
+  /** the node's other facts; HostWatch by default, null: none */
+  host?: ((namespaces: () => Namespace[]) => HostSource) | null;
+}
+
+/**
+ * Traces this node.
+ * @throws SkbwhyError 'no-privilege', 'no-btf', 'library-missing', 'bad-filter', 'netns-missing',
+ *   'kernel-refused', 'nothing-attached'; nothing stays attached then
+ */
+export async function trace(options: TraceOptions = {}): Promise<Session> {
+  const probe = new Probe({
+    filter: options.filter,
+    netnsOnly: options.netns !== undefined,
+    ...(options.ringBytes === undefined ? {} : { ringBytes: options.ringBytes }),
+  });
+  const session = new LiveSession(probe, options);
+  try {
+    await session.start();
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+  return session;
+}
+
+/** CLOCK_MONOTONIC in ns, as the events have it. */
+function monotonicNs(): number {
+  return Number(process.hrtime.bigint());
+}
+
+class LiveSession implements Session {
+  readonly header: SessionHeader;
+  private readonly host: HostSource | null;
+  private readonly symbols = new Symbols();
+  private readonly scratch = new Int32Array(BATCH_BYTES / 4);
+  /** fact records that wait for the next batch */
+  private facts: Buffer[] = [];
+  /** batches taken when the session was closed */
+  private rest: Batch[] = [];
+  private namespaces = new Map<number, Namespace>();
+  private readonly misses = new Map<number, number>();
+  private readonly locations = new Set<string>();
+  private losses: Losses = { ring: [], missed: new Map() };
+  private nextSeq = 0;
+  private nextTick = 0;
+  private scanning = false;
+  private closed = false;
+  private closing: Promise<void> | undefined;
+  private wake: () => void = () => {};
+
+  constructor(
+    private readonly probe: Probe,
+    private readonly options: TraceOptions,
+  ) {
+    const create = options.host === undefined ? watchHost : options.host;
+    this.host = create ? create(() => [...this.namespaces.values()]) : null;
+    this.header = describe(probe, options);
+  }
+
+  /** Finds the namespaces, learns about the host, then attaches everything. */
+  async start(): Promise<void> {
+    const found = this.chosen(await discoverNamespaces());
+    for (const name of this.options.netns ?? [])
+      if (!found.some((namespace) => namespace.name === name))
+        throw new SkbwhyError(
+          'netns-missing',
+          `there is no network namespace ${name}: \`ip netns list\` shows those with a name`,
+        );
+    for (const namespace of found) this.namespaces.set(namespace.inode, namespace);
+    for (const { inode, name } of found) this.tell({ fact: 'netns', netns: inode, name });
+    if (this.host) this.tellHost(await this.host.start());
+    for (const namespace of found) this.enter(namespace);
+    this.probe.start();
+    this.losses = this.probe.losses();
+    this.nextTick = performance.now() + TICK_MS;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void> {
+    let wait = SHORTEST_WAIT_MS;
+    try {
+      while (!this.closed) {
+        if (performance.now() >= this.nextTick) this.tick();
+        const batch = await this.take();
+        if (batch) {
+          yield batch;
+          wait = SHORTEST_WAIT_MS;
+        } else {
+          wait = Math.min(wait * 2, LONGEST_WAIT_MS);
+        }
+        if (this.closed) break;
+        // behind: only let others run; else let events gather
+        await (this.probe.ring.waiting > BATCH_BYTES ? immediate() : this.sleep(wait));
+      }
+      await this.closing;
+      yield* this.rest.splice(0);
+    } finally {
+      await this.close();
+    }
+  }
+
+  /** Detaches everything at once; the events already in the ring are still iterated. */
+  close(): Promise<void> {
+    this.closing ??= this.finish();
+    return this.closing;
+  }
+
+  private async finish(): Promise<void> {
+    this.closed = true;
+    this.wake();
+    try {
+      this.probe.stop();
+      this.tellLosses();
+      this.tell({ fact: 'tick' });
+      for (let batch = await this.take(); batch; batch = await this.take()) this.rest.push(batch);
+    } finally {
+      this.probe.close();
+    }
+  }
+
+  /** What waits, facts first; null when there is nothing. */
+  private async take(): Promise<Batch | null> {
+    const { count, bytes } = this.probe.ring.drain(this.scratch);
+    const events = Buffer.from(this.scratch.buffer.slice(0, bytes));
+    await this.nameLocations(events);
+    const facts = this.facts;
+    this.facts = [];
+    if (count + facts.length === 0) return null;
+    const batch: Batch = {
+      firstSeq: this.nextSeq,
+      count: count + facts.length,
+      bytes: facts.length === 0 ? events : Buffer.concat([...facts, events]),
+    };
+    this.nextSeq += batch.count;
+    return batch;
+  }
+
+  /** Tells what stands at drop locations seen for the first time. */
+  private async nameLocations(events: Buffer): Promise<void> {
+    const words = new Uint32Array(events.buffer, events.byteOffset, events.length / 4);
+    for (let at = 0; at < events.length; at += words[at >>> 2] as number) {
+      if (events[at + POINT] !== Point['packet.drop']) continue;
+      const low = words[(at + LOCATION) >>> 2] as number;
+      const high = words[(at + LOCATION + 4) >>> 2] as number;
+      const address = `0x${high.toString(16)}${low.toString(16).padStart(8, '0')}`;
+      if (this.locations.has(address)) continue;
+      this.locations.add(address);
+      this.tell({ fact: 'symbol', address, name: await this.symbols.name(address) });
+    }
+  }
+
+  /** Once a second. What takes time goes on beside the draining. */
+  private tick(): void {
+    this.nextTick = performance.now() + TICK_MS;
+    this.tellLosses();
+    this.tell({ fact: 'tick' });
+    if (this.scanning) return;
+    this.scanning = true;
+    void this.scan().finally(() => {
+      this.scanning = false;
+    });
+  }
+
+  private async scan(): Promise<void> {
+    const found = this.chosen(await discoverNamespaces());
+    if (this.closed) return;
+    this.update(found);
+    const facts = this.host ? await this.host.poll() : [];
+    if (!this.closed) this.tellHost(facts);
+  }
+
+  private update(found: readonly Namespace[]): void {
+    const present = new Set(found.map(({ inode }) => inode));
+    for (const namespace of found) {
+      const { inode } = namespace;
+      const known = this.namespaces.get(inode);
+      // named after a process: keeps its first name when that process ends before the others
+      const name = known && isOfProcess(known) && isOfProcess(namespace) ? known.name : namespace.name;
+      this.misses.delete(inode);
+      this.namespaces.set(inode, { ...namespace, name });
+      if (known?.name !== name) this.tell({ fact: 'netns', netns: inode, name });
+      if (known) continue;
+      try {
+        this.enter(namespace);
+      } catch (error) {
+        // it went in the meantime, or is refused: without its netfilter points it is still traced
+        if (!(error instanceof SkbwhyError) && !isGone(error)) throw error;
+      }
+    }
+    for (const { inode, name } of this.namespaces.values()) {
+      if (present.has(inode)) continue;
+      const misses = (this.misses.get(inode) ?? 0) + 1;
+      this.misses.set(inode, misses);
+      if (misses < MISSES) continue;
+      this.misses.delete(inode);
+      this.namespaces.delete(inode);
+      this.probe.detachNetns(inode);
+      this.probe.disallowNetns(inode);
+      this.tell({ fact: 'netns', netns: inode, name, gone: true });
+    }
+  }
+
+  private chosen(found: readonly Namespace[]): Namespace[] {
+    const { netns } = this.options;
+    return found.filter(({ name }) => netns === undefined || netns.includes(name));
+  }
+
+  private enter({ path, inode }: Namespace): void {
+    this.probe.allowNetns(inode);
+    this.probe.attachNetns(path, inode);
+  }
+
+  private tell(fact: Fact): void {
+    this.facts.push(encodeFact(fact, monotonicNs()));
+  }
+
+  private tellHost(facts: readonly Fact[]): void {
+    for (const fact of facts) {
+      if (fact.fact === 'device' && fact.tunnel && !fact.gone)
+        this.probe.addTunnelPort(fact.tunnel.kind, fact.tunnel.port);
+      this.tell(fact);
+    }
+  }
+
+  private tellLosses(): void {
+    const now = this.probe.losses();
+    const fact: LostFact = { fact: 'lost', ring: {}, missed: {} };
+    now.ring.forEach((count, cpu) => {
+      const more = count - (this.losses.ring[cpu] ?? 0);
+      if (more > 0) fact.ring[cpu] = more;
+    });
+    for (const [program, count] of now.missed) {
+      const more = count - (this.losses.missed.get(program) ?? 0);
+      if (more > 0) fact.missed[program] = more;
+    }
+    this.losses = now;
+    if (Object.keys(fact.ring).length + Object.keys(fact.missed).length > 0) this.tell(fact);
+  }
+
+  private sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+function watchHost(namespaces: () => Namespace[]): HostSource {
+  return new HostWatch(namespaces);
+}
+
+function isOfProcess({ name }: Namespace): boolean {
+  return name.startsWith('pid:');
+}
+
+function isGone(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ENOENT';
+}
+
+function immediate(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+function describe(probe: Probe, options: TraceOptions): SessionHeader {
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+  const startNs = monotonicNs();
+  const realtimeUs = (performance.timeOrigin + performance.now()) * 1000;
+  return {
+    format: 1,
+    id: createHash('sha256').update(`${boot} ${startNs} ${process.pid}`).digest('hex').slice(0, 12),
+    node: hostname(),
+    boot,
+    startedAt: new Date(realtimeUs / 1000).toISOString(),
+    kernel: { release: release(), version: version(), machine: machine(), hz: probe.hz },
+    clock: { startNs, realtimeOffsetUs: Math.round(realtimeUs - startNs / 1000) },
+    filter: options.filter ?? null,
+    netns: options.netns ?? null,
+    plan: probe.plan,
+    layout: LAYOUT,
+    reasons: probe.reasons,
+  };
+}
