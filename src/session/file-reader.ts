@@ -20,7 +20,7 @@ import {
   type BlockHead,
 } from './format.js';
 import { parseHeader } from './header.js';
-import { faultOfRecords } from './records.js';
+import { damageOf } from './records.js';
 import type { Batch, Session, SessionHeader } from './session.js';
 
 const open = promisify(fs.open);
@@ -31,7 +31,7 @@ const inflateUpTo = promisify<Buffer, { maxOutputLength: number; chunkSize: numb
   inflate,
 );
 
-/** Where a session file stops being good, and why: one line. */
+/** Where a session file stops being good, and why: one line, without the file's name. */
 export interface Truncation {
   /** offset in the file after the last whole block */
   atByte: number;
@@ -112,12 +112,12 @@ class Source {
   }
 
   /** The records of the block at `offset`, or what is wrong with it. */
-  async block(offset: number): Promise<{ batch: Batch; next: number } | { fault: string }> {
+  async block(offset: number): Promise<{ batch: Batch; next: number } | { damage: string }> {
     const head = await this.head(offset);
-    if (head?.kind !== 'block') return { fault: 'no block stands there' };
+    if (head?.kind !== 'block') return { damage: 'no block stands there' };
     const stored = await this.read(offset + HEAD_BYTES, head.stored);
-    if (stored.length < head.stored) return { fault: 'the block is cut' };
-    if (crc32(stored) !== head.crc) return { fault: 'its checksum does not match' };
+    if (stored.length < head.stored) return { damage: 'the block is cut' };
+    if (crc32(stored) !== head.crc) return { damage: 'its checksum does not match' };
     let bytes: Buffer;
     try {
       // one byte more, so that all fits the first chunk
@@ -126,11 +126,11 @@ class Source {
         chunkSize: Math.max(head.raw + 1, 64),
       });
     } catch {
-      return { fault: 'it cannot be inflated' };
+      return { damage: 'it cannot be inflated' };
     }
-    const fault =
-      bytes.length === head.raw ? faultOfRecords(bytes, head.count) : 'its length does not match';
-    if (fault) return { fault };
+    const damage =
+      bytes.length === head.raw ? damageOf(bytes, head.count) : 'its length does not match';
+    if (damage) return { damage };
     const batch = { firstSeq: head.firstSeq, count: head.count, bytes };
     return { batch, next: offset + HEAD_BYTES + head.stored };
   }
@@ -192,9 +192,9 @@ async function findEnd(
     end += HEAD_BYTES + head.stored;
   }
   // A crash of the machine can leave a block's place without its bytes.
-  if (last !== null && 'fault' in (await source.block(last))) end = last;
+  if (last !== null && 'damage' in (await source.block(last))) end = last;
   const message =
-    `${printable(source.path)} has no end mark (it was cut, or is still being written): ` +
+    'it has no end mark (it was cut, or is still being written): ' +
     `read up to its last whole block, byte ${end} of ${size}`;
   return { end, truncated: { atByte: end, message } };
 }
@@ -240,9 +240,9 @@ class Reader implements FileSession {
     try {
       for (let ahead = read(offset); ahead;) {
         const block = await ahead;
-        if ('fault' in block) {
-          const at = `${printable(this.path)} is damaged at byte ${offset} (${block.fault})`;
-          this.truncated = { atByte: offset, message: `${at}: read up to there` };
+        if ('damage' in block) {
+          const message = `it is damaged at byte ${offset} (${block.damage}): read up to there`;
+          this.truncated = { atByte: offset, message };
           return;
         }
         offset = block.next;

@@ -13,7 +13,7 @@ import {
   MAX_BLOCK_BYTES,
   type BlockEntry,
 } from './format.js';
-import { recordSize, recordTime } from './records.js';
+import { MIN_RECORD_BYTES, recordSize, recordTime } from './records.js';
 import type { Batch, SessionHeader } from './session.js';
 
 const compress = promisify<Buffer, { level: number }, Buffer>(deflate);
@@ -101,7 +101,7 @@ export class FileWriter {
     let start = 0;
     for (let at = 0; at < bytes.length;) {
       const size = recordSize(bytes, at);
-      if (size < 8 || size > MAX_BLOCK_BYTES || at + size > bytes.length)
+      if (size < MIN_RECORD_BYTES || size > MAX_BLOCK_BYTES || at + size > bytes.length)
         throw new RangeError(`a record of ${size} bytes does not fit a session file`);
       if (this.block.used + (at - start) + size > this.block.bytes.length) {
         this.copy(bytes, start, at);

@@ -4,6 +4,8 @@ import { Point } from '../event/point.js';
 
 const HIGH = 2 ** 32;
 const FACT_HEAD = 24;
+/** The smallest record, bytes; all sizes are multiples of 8. */
+export const MIN_RECORD_BYTES = FACT_HEAD;
 const EVENT_HEAD = LAYOUT.packet[0];
 const PACKET_LENGTH = LAYOUT.packet_length[0];
 const SOCKET_END = LAYOUT['socket.rto'][0] + LAYOUT['socket.rto'][1];
@@ -23,7 +25,7 @@ export function recordTime(bytes: Buffer, offset: number): number {
  * events without room for what they say they hold, facts that are not JSON objects.
  * Records of a kind not known here only need to have a size.
  */
-export function faultOfRecords(bytes: Buffer, count: number): string | null {
+export function damageOf(bytes: Buffer, count: number): string | null {
   let offset = 0;
   let seen = 0;
   while (offset < bytes.length) {
