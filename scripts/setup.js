@@ -175,7 +175,7 @@ function build() {
   say('compiling');
   fs.rmSync(BUILT, { force: true });
   removeOrphans(new Set(sources));
-  const tsc = run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.']);
+  const tsc = run(process.execPath, ['node_modules/.bin/tsc', '-p', '.']);
   if (tsc.status !== 0) fail('the sources do not compile', tsc.stdout + tsc.stderr);
   fs.writeFileSync(BUILT, digest);
 }

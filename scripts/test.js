@@ -18,12 +18,8 @@ const results = [];
 
 if ((await node('scripts/setup.js', '--test')) !== 0) process.exit(1);
 if (whole) {
-  const bin = (name) => JSON.parse(fs.readFileSync(`node_modules/${name}/package.json`)).bin[name];
-  await step('lint', node(path.join('node_modules/eslint', bin('eslint')), '.'));
-  await step(
-    'format',
-    node(path.join('node_modules/prettier', bin('prettier')), '--check', '--log-level=warn', '.'),
-  );
+  await step('lint', node('node_modules/.bin/eslint', '.'));
+  await step('format', node('node_modules/.bin/prettier', '--check', '--log-level=warn', '.'));
 }
 for (const kind of kinds) await runTests(kind);
 
