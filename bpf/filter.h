@@ -250,8 +250,8 @@ static __attribute__((noinline)) int select_packet(struct packet *packet, struct
 		tuple_of_layer(&flow, &packet->outer);
 	}
 	if (ct) {
-		read_tuple(&original, ct, 0);
-		read_tuple(&reply, ct, 1);
+		read_tuple(&original, &ct->tuplehash[0].tuple);
+		read_tuple(&reply, &ct->tuplehash[1].tuple);
 		if (!matched) {
 			put_tuple(&packet->outer, &original);
 			matched = layer_matches(&packet->outer, packet);

@@ -141,6 +141,7 @@ enum nf_ct_ext_id {
 	NF_CT_EXT_TSTAMP = 99, /* the running kernel's value is relocated in */
 };
 
+/* the index of tuplehash must be a literal where it is used: only then is it relocated */
 struct nf_conn {
 	__u32 timeout;
 	struct nf_conntrack_zone zone;

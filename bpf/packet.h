@@ -179,11 +179,9 @@ static __always_inline __u32 question_end(const __u8 *bytes, __u32 at)
 	return 0;
 }
 
-/* The conntrack entry's tuple in the shape of the record; `direction` 0: original, 1: reply. */
-static __always_inline void read_tuple(struct tuple *tuple, struct nf_conn *ct, int direction)
+/* A conntrack tuple in the shape of the record. */
+static __always_inline void read_tuple(struct tuple *tuple, struct nf_conntrack_tuple *from)
 {
-	struct nf_conntrack_tuple *from = &ct->tuplehash[direction].tuple;
-
 	tuple->protocol = BPF_CORE_READ(from, dst.protonum);
 	if (BPF_CORE_READ(from, src.l3num) == AF_INET) {
 		tuple->family = 4;

@@ -130,8 +130,8 @@ static __always_inline void fill_conntrack(struct event *event, struct nf_conn *
 		event->ct_mark = BPF_CORE_READ(ct, mark);
 	if (bpf_core_field_exists(ct->zone))
 		event->ct_zone = BPF_CORE_READ(ct, zone.id);
-	read_tuple(&event->original, ct, 0);
-	read_tuple(&event->reply, ct, 1);
+	read_tuple(&event->original, &ct->tuplehash[0].tuple);
+	read_tuple(&event->reply, &ct->tuplehash[1].tuple);
 }
 
 /* Copies the packet's headers, the DNS question included, payload never. */
