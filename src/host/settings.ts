@@ -1,30 +1,34 @@
-/** sysctls that decide what becomes of a packet and how long a client waits; patterns under /proc/sys. */
-const SETTINGS = [
-  'net/core/txrehash',
-  'net/ipv4/tcp_syn_retries',
-  'net/ipv4/tcp_synack_retries',
-  'net/ipv4/tcp_syn_linear_timeouts',
-  'net/ipv4/ip_local_port_range',
-  'net/ipv4/ip_forward',
-  'net/ipv4/conf/all/rp_filter',
-  'net/ipv4/conf/default/rp_filter',
-  'net/ipv4/vs/conntrack',
-  'net/ipv6/conf/all/forwarding',
-  'net/bridge/bridge-nf-call-iptables',
-  'net/bridge/bridge-nf-call-ip6tables',
-  'net/netfilter/nf_conntrack_buckets',
-  'net/netfilter/nf_conntrack_checksum',
-  'net/netfilter/nf_conntrack_max',
-  'net/netfilter/nf_conntrack_tcp_be_liberal',
-  'net/netfilter/nf_conntrack_tcp_timeout_syn_sent',
-  'net/netfilter/nf_conntrack_timestamp',
-  'net/netfilter/nf_conntrack_udp_timeout',
-  'net/netfilter/nf_conntrack_udp_timeout_stream',
-];
+/** sysctls that decide what becomes of a packet and how long a client waits (under /proc/sys), and what each decides. */
+const SETTINGS: Readonly<Record<string, string>> = {
+  'net/core/txrehash': 'a retransmitted SYN takes another hash, and so another outer port',
+  'net/ipv4/tcp_syn_retries': 'SYNs after the first',
+  'net/ipv4/tcp_synack_retries': 'SYN-ACKs after the first',
+  'net/ipv4/tcp_syn_linear_timeouts': 'SYN gaps of 1 s before they double',
+  'net/ipv4/ip_local_port_range': 'ports for clients and tunnels',
+  'net/ipv4/ip_forward': 'packets of others are forwarded',
+  'net/ipv4/conf/all/rp_filter': 'drop what comes from where no route leads (1 strict, 2 loose)',
+  'net/ipv4/conf/default/rp_filter': 'the same, for devices to come',
+  'net/ipv4/vs/conntrack': 'IPVS connections have conntrack entries',
+  'net/ipv6/conf/all/forwarding': 'packets of others are forwarded',
+  'net/bridge/bridge-nf-call-iptables': 'bridged packets pass iptables',
+  'net/bridge/bridge-nf-call-ip6tables': 'bridged packets pass ip6tables',
+  'net/netfilter/nf_conntrack_buckets': 'size of the conntrack table',
+  'net/netfilter/nf_conntrack_checksum': 'conntrack verifies checksums',
+  'net/netfilter/nf_conntrack_max': 'conntrack entries that fit',
+  'net/netfilter/nf_conntrack_tcp_be_liberal': 'out of window TCP is not invalid',
+  'net/netfilter/nf_conntrack_tcp_timeout_syn_sent': 's until an unanswered SYN is forgotten',
+  'net/netfilter/nf_conntrack_timestamp': 'entries know when they began',
+  'net/netfilter/nf_conntrack_udp_timeout':
+    's until an unanswered UDP entry (a tunnel) is forgotten',
+  'net/netfilter/nf_conntrack_udp_timeout_stream': 's until an answered UDP entry is forgotten',
+};
+
+/** What a setting decides, in a few words; '' for others. */
+export const meaningOf = (name: string): string => SETTINGS[name.replaceAll('.', '/')] ?? '';
 
 /** Script for readSections: all of them with one child; those that this kernel lacks stay away. */
 export const SETTINGS_SCRIPT = `
-section settings; cd /proc/sys && grep -s '' ${SETTINGS.join(' ')} /sys/module/nf_nat/parameters/udp_legacy_csum; cd /
+section settings; cd /proc/sys && grep -s '' ${Object.keys(SETTINGS).join(' ')} /sys/module/nf_nat/parameters/udp_legacy_csum; cd /
 `;
 
 /** `net.core.txrehash` → `1`; kernel module parameters as `nf_nat.udp_legacy_csum`. */

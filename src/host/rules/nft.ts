@@ -1,11 +1,20 @@
 import { protocolNumber } from './iptables.js';
 import type { Action, Chain, Hook, Match, Step, Table } from './model.js';
-import { prefix, subtract, union, ANY_PORT, type RangeSet } from './ranges.js';
+import { ANY_PORT, prefix, subtract, union, type RangeSet } from './ranges.js';
 
-/* eslint-disable @typescript-eslint/no-explicit-any -- the shape of libnftables-json(5) is looked at piece by piece */
-type Json = any;
-
-const HOOKS = new Set<string>(['prerouting', 'input', 'forward', 'output', 'postrouting']);
+const HOOKS: Readonly<Record<string, Hook>> = {
+  prerouting: 'prerouting',
+  input: 'input',
+  forward: 'forward',
+  output: 'output',
+  postrouting: 'postrouting',
+};
+const FAMILIES: Readonly<Record<string, Table['family']>> = { ip: 'ip', ip6: 'ip6', inet: 'inet' };
+const TYPES: Readonly<Record<string, 'nat' | 'filter' | 'route'>> = {
+  nat: 'nat',
+  filter: 'filter',
+  route: 'route',
+};
 
 /**
  * Reads `nft -s -j list ruleset` (libnftables-json(5)).
@@ -14,58 +23,58 @@ const HOOKS = new Set<string>(['prerouting', 'input', 'forward', 'output', 'post
  * options, so they are read in iptables-save syntax.
  */
 export function parseNft(json: string, text: string, skip: ReadonlySet<string>): Table[] {
-  const objects = (JSON.parse(json) as { nftables: Json[] }).nftables;
+  const objects = list(get(JSON.parse(json), 'nftables'));
   const texts = ruleTexts(text);
   const tables = new Map<string, Table>();
   const verdictMaps = new Map<string, string[]>();
-  const tableOf = (family: string, name: string): Table | undefined =>
-    tables.get(`${family} ${name}`);
+  const place = (object: unknown): string =>
+    `${string(get(object, 'family'))} ${string(get(object, 'table'))}`;
 
-  for (const { table, map, chain } of objects) {
-    if (table && ['ip', 'ip6', 'inet'].includes(table.family)) {
-      const key = `${table.family} ${table.name}`;
-      if (!skip.has(key))
-        tables.set(key, {
-          backend: 'nft',
-          family: table.family,
-          name: table.name,
-          chains: new Map(),
-        });
-    }
-    if (map?.map === 'verdict')
-      verdictMaps.set(`${map.family} ${map.table} ${map.name}`, targetsOf(map.elem ?? []));
-    if (chain) {
-      const base =
-        chain.hook && HOOKS.has(chain.hook)
-          ? {
-              hook: chain.hook as Hook,
-              priority: Number(chain.prio),
-              type: chain.type,
-              accept: chain.policy !== 'drop',
-            }
-          : null;
-      tableOf(chain.family, chain.table)?.chains.set(chain.name, {
-        name: chain.name,
-        base,
-        rules: [],
-      } satisfies Chain);
+  for (const entry of objects) {
+    const table = get(entry, 'table');
+    const map = get(entry, 'map');
+    const chain = get(entry, 'chain');
+    if (isObject(table)) {
+      const family = FAMILIES[string(get(table, 'family'))];
+      const name = string(get(table, 'name'));
+      if (family && !skip.has(`${family} ${name}`))
+        tables.set(`${family} ${name}`, { backend: 'nft', family, name, chains: new Map() });
+    } else if (isObject(map) && get(map, 'map') === 'verdict')
+      verdictMaps.set(
+        `${place(map)} ${string(get(map, 'name'))}`,
+        verdictTargets(list(get(map, 'elem') ?? [])),
+      );
+    else if (isObject(chain)) {
+      const name = string(get(chain, 'name'));
+      tables.get(place(chain))?.chains.set(name, { name, base: baseOf(chain), rules: [] });
     }
   }
-  for (const { rule } of objects) {
-    if (!rule) continue;
-    const table = tableOf(rule.family, rule.table);
-    const chain = table?.chains.get(rule.chain);
-    if (!table || !chain) continue;
-    const place = `${rule.family} ${rule.table}`;
+  for (const entry of objects) {
+    const rule = get(entry, 'rule');
+    const chain = tables.get(place(rule))?.chains.get(string(get(rule, 'chain')));
+    if (!chain) continue;
+    const handle = Number(get(rule, 'handle'));
+    const expressions = list(get(rule, 'expr'));
     chain.rules.push({
-      handle: rule.handle,
-      text: texts.get(`${place} ${rule.chain} ${rule.handle}`) ?? JSON.stringify(rule.expr),
-      steps: (rule.expr as Json[]).flatMap((expression) =>
-        parseExpression(expression, (name) => verdictMaps.get(`${place} ${name}`) ?? []),
+      handle,
+      text: texts.get(`${place(rule)} ${chain.name} ${handle}`) ?? JSON.stringify(expressions),
+      steps: expressions.flatMap((expression) =>
+        parseExpression(expression, (name) => verdictMaps.get(`${place(rule)} ${name}`) ?? []),
       ),
     });
   }
   return [...tables.values()];
+}
+
+function baseOf(chain: unknown): Chain['base'] {
+  const hook = HOOKS[string(get(chain, 'hook'))];
+  if (!hook) return null;
+  return {
+    hook,
+    priority: Number(get(chain, 'prio')),
+    type: TYPES[string(get(chain, 'type'))] ?? 'filter',
+    accept: get(chain, 'policy') !== 'drop',
+  };
 }
 
 /** Rules as nft prints them, by `family table chain handle`. */
@@ -74,9 +83,9 @@ function ruleTexts(listing: string): Map<string, string> {
   let table = '';
   let chain = '';
   for (const line of listing.split('\n')) {
-    const open = /^\t?(table \S+ \S+|chain \S+) \{/.exec(line)?.[1]?.split(' ');
-    if (open?.[0] === 'table') table = `${open[1]} ${open[2]}`;
-    else if (open?.[0] === 'chain') chain = open[1] ?? '';
+    const [kind, ...names] = /^\t?(table \S+ \S+|chain \S+) \{/.exec(line)?.[1]?.split(' ') ?? [];
+    if (kind === 'table') table = names.join(' ');
+    else if (kind === 'chain') chain = names.join(' ');
     else {
       const rule = /^\t\t(.*) # handle (\d+)$/.exec(line);
       if (rule) texts.set(`${table} ${chain} ${rule[2]}`, rule[1] ?? '');
@@ -85,16 +94,18 @@ function ruleTexts(listing: string): Map<string, string> {
   return texts;
 }
 
-/** Chains that the verdicts of a verdict map lead to. */
-function targetsOf(elements: Json[]): string[] {
-  return elements.flatMap(([, verdict]: Json) => {
-    const target = verdict?.jump?.target ?? verdict?.goto?.target;
-    return target ? [target as string] : [];
+/** Chains that the verdicts of a verdict map's elements lead to. */
+function verdictTargets(elements: readonly unknown[]): string[] {
+  return elements.flatMap((element) => {
+    const verdict = list(element)[1];
+    const target = get(verdict, 'jump', 'target') ?? get(verdict, 'goto', 'target');
+    return typeof target === 'string' ? [target] : [];
   });
 }
 
-function parseExpression(expression: Json, mapTargets: (name: string) => string[]): Step[] {
-  const [kind = '', value] = Object.entries<Json>(expression)[0] ?? [];
+function parseExpression(expression: unknown, mapTargets: (name: string) => string[]): Step[] {
+  if (!isObject(expression)) return [];
+  const [kind = '', value] = Object.entries(expression)[0] ?? [];
   switch (kind) {
     case 'match':
       return [parseMatch(value)];
@@ -105,12 +116,11 @@ function parseExpression(expression: Json, mapTargets: (name: string) => string[
       return [parseSnat(kind, value)];
     case 'jump':
     case 'goto':
-      return [{ do: kind, targets: [value.target], sure: true }];
+      return [{ do: kind, targets: [string(get(value, 'target'))], sure: true }];
     case 'vmap': {
+      const data = get(value, 'data');
       const targets =
-        typeof value.data === 'string'
-          ? mapTargets(value.data.slice(1))
-          : targetsOf(value.data.set ?? []);
+        typeof data === 'string' ? mapTargets(data.slice(1)) : verdictTargets(list(data));
       return [{ do: 'jump', targets, sure: false }];
     }
     case 'return':
@@ -123,7 +133,12 @@ function parseExpression(expression: Json, mapTargets: (name: string) => string[
     case 'redirect':
       return [{ do: 'accept' }];
     case 'xt':
-      return [{ match: 'unknown', text: `xt ${value?.type ?? ''} ${value?.name ?? ''}`.trim() }];
+      return [
+        {
+          match: 'unknown',
+          text: `xt ${string(get(value, 'type'))} ${string(get(value, 'name'))}`,
+        },
+      ];
     case 'limit':
     case 'quota':
     case 'ct count':
@@ -134,21 +149,16 @@ function parseExpression(expression: Json, mapTargets: (name: string) => string[
   }
 }
 
-function parseMatch({ op, left, right }: Json): Match {
-  const unknown: Match = { match: 'unknown', text: JSON.stringify({ op, left, right }) };
-  const negated = op === '!=';
+function parseMatch(value: unknown): Match {
+  const op = get(value, 'op');
+  const left = get(value, 'left');
+  const right = get(value, 'right');
+  const unknown: Match = { match: 'unknown', text: JSON.stringify(value) };
   if (op !== '==' && op !== '!=' && op !== 'in') return compareMatch(op, left, right) ?? unknown;
+  const negated = op === '!=';
 
-  const masked = left?.['&'];
-  if (isMark(left) || (isMark(masked?.[0]) && typeof masked[1] === 'number')) {
-    const values = numbers(right);
-    const mask = masked ? masked[1] >>> 0 : 0xffffffff;
-    // `mark 0x1` without `==` on a bit field: op "in" means that one of the bits is set
-    if (op === 'in') return { match: 'mark', mask: orOf(values), values: [[0, 0]], negated: true };
-    return values ? { match: 'mark', mask, values, negated } : unknown;
-  }
-  const key = left?.meta?.key;
-  switch (key) {
+  if (isMark(left) || isMark(get(left, '&', 0))) return markMatch(op, left, right) ?? unknown;
+  switch (get(left, 'meta', 'key')) {
     case 'nfproto':
       return { match: 'family', family: right === 'ipv6' ? 'ip6' : 'ip', negated };
     case 'protocol':
@@ -157,66 +167,90 @@ function parseMatch({ op, left, right }: Json): Match {
         : unknown;
     case 'oifname':
     case 'oif':
-      return { match: 'oif', names: list(right).map(String), negated };
+      return { match: 'oif', names: list(right).map(string), negated };
     case 'iifname':
     case 'iif':
-      return { match: 'iif', names: list(right).map(String), negated };
+      return { match: 'iif', names: list(right).map(string), negated };
     case 'l4proto':
       return protocolMatch(right, negated) ?? unknown;
   }
-  const { protocol, field } = left?.payload ?? {};
-  if (protocol === 'ip' && field === 'protocol') return protocolMatch(right, negated) ?? unknown;
-  if (protocol === 'ip6' && field === 'nexthdr') return protocolMatch(right, negated) ?? unknown;
-  if ((protocol === 'ip' || protocol === 'ip6') && (field === 'saddr' || field === 'daddr')) {
-    const values = addresses(right);
-    return values
-      ? { match: field === 'saddr' ? 'source' : 'destination', values, negated }
-      : unknown;
+  const field = get(left, 'payload', 'field');
+  switch (field) {
+    case 'protocol':
+    case 'nexthdr':
+      return protocolMatch(right, negated) ?? unknown;
+    case 'saddr':
+    case 'daddr': {
+      const values = addresses(right);
+      return values
+        ? { match: field === 'saddr' ? 'source' : 'destination', values, negated }
+        : unknown;
+    }
+    case 'sport':
+    case 'dport': {
+      const values = numbers(right);
+      return values ? { match: field, values: toRangeSet(values), negated } : unknown;
+    }
   }
-  if (field === 'sport' || field === 'dport') {
-    const values = numbers(right);
-    return values ? { match: field, values: toRangeSet(values), negated } : unknown;
+  if (get(left, 'fib', 'result') === 'type' && right === 'local') {
+    const source = list(get(left, 'fib', 'flags')).includes('saddr');
+    return { match: 'local', which: source ? 'source' : 'destination', negated };
   }
-  const fib = left?.fib;
-  if (fib?.result === 'type' && right === 'local') {
-    const flags: string[] = list(fib.flags);
-    return { match: 'local', which: flags.includes('saddr') ? 'source' : 'destination', negated };
-  }
-  if (left?.ct?.key === 'state')
-    return { match: 'ctstate', states: list(right).map((s) => String(s).toUpperCase()), negated };
+  if (get(left, 'ct', 'key') === 'state')
+    return {
+      match: 'ctstate',
+      states: list(right).map((state) => string(state).toUpperCase()),
+      negated,
+    };
   return unknown;
 }
 
+/** `meta mark …` or `meta mark & 0x… …` */
+function markMatch(op: '==' | '!=' | 'in', left: unknown, right: unknown): Match | null {
+  const values = numbers(right);
+  const operand = get(left, '&', 1);
+  if (!values || (operand !== undefined && typeof operand !== 'number')) return null;
+  // on a bit field `in` means that one of the bits is set
+  if (op === 'in') {
+    const bits = values.reduce((sum, [low]) => (sum | low) >>> 0, 0);
+    return { match: 'mark', mask: bits, values: [[0, 0]], negated: true };
+  }
+  return { match: 'mark', mask: (operand ?? 0xffffffff) >>> 0, values, negated: op === '!=' };
+}
+
 /** `<`, `<=`, `>`, `>=` on ports. */
-function compareMatch(op: string, left: Json, right: Json): Match | null {
-  const field = left?.payload?.field;
+function compareMatch(op: unknown, left: unknown, right: unknown): Match | null {
+  const field = get(left, 'payload', 'field');
   if ((field !== 'sport' && field !== 'dport') || typeof right !== 'number') return null;
-  const below: RangeSet = toRangeSet([[0, op === '<' || op === '>=' ? right - 1 : right]]);
-  const values = op.startsWith('<') ? below : subtract(ANY_PORT, below);
+  const below = toRangeSet([[0, op === '<' || op === '>=' ? right - 1 : right]]);
+  const values = op === '<' || op === '<=' ? below : subtract(ANY_PORT, below);
   return { match: field, values, negated: false };
 }
 
-function protocolMatch(right: Json, negated: boolean): Match | null {
-  const values = list(right).map((name) => protocolNumber(String(name)));
-  if (values.some((value) => value === null)) return null;
-  const ranges = (values as number[]).map((value): [number, number] => [value, value]);
-  return { match: 'protocol', values: toRangeSet(ranges), negated };
+function protocolMatch(right: unknown, negated: boolean): Match | null {
+  const values = list(right).map((name) => protocolNumber(string(name)));
+  const ranges = values.flatMap((value): [number, number][] =>
+    value === null ? [] : [[value, value]],
+  );
+  return ranges.length === values.length
+    ? { match: 'protocol', values: toRangeSet(ranges), negated }
+    : null;
 }
 
-function parseMangle({ key, value }: Json): Action[] {
-  if (!isMark(key)) return [];
-  const affine = markExpression(value);
+function parseMangle(value: unknown): Action[] {
+  if (!isMark(get(value, 'key'))) return [];
+  const affine = markExpression(get(value, 'value'));
   return affine ? [{ do: 'mark', ...affine }] : [{ do: 'mark-unknown', mask: 0xffffffff }];
 }
 
 /** An expression on the mark as (mark & and) ^ xor: constants, &, | and ^ of them; null for all else. */
-function markExpression(value: Json): { and: number; xor: number } | null {
+function markExpression(value: unknown): { and: number; xor: number } | null {
   if (typeof value === 'number') return { and: 0, xor: value >>> 0 };
   if (isMark(value)) return { and: 0xffffffff, xor: 0 };
-  const [operator, operands] = Object.entries<Json>(value ?? {})[0] ?? [];
-  if (!Array.isArray(operands) || operands.length !== 2) return null;
-  const first = markExpression(operands[0]);
-  const second = markExpression(operands[1]);
+  if (!isObject(value)) return null;
+  const [operator, operands] = Object.entries(value)[0] ?? [];
+  const first = markExpression(get(operands, 0));
+  const second = markExpression(get(operands, 1));
   if (!first || !second || (first.and !== 0 && second.and !== 0)) return null;
   const [inner, constant] = second.and === 0 ? [first, second.xor] : [second, first.xor];
   switch (operator) {
@@ -231,59 +265,65 @@ function markExpression(value: Json): { and: number; xor: number } | null {
   }
 }
 
-function parseSnat(kind: 'masquerade' | 'snat', value: Json): Action {
-  const flags: string[] = list(value?.flags ?? []);
-  const port = value?.port;
-  const range = typeof port === 'number' ? [port, port] : port?.range;
+function parseSnat(kind: 'masquerade' | 'snat', value: unknown): Action {
+  const flags = list(get(value, 'flags') ?? []);
+  const port = get(value, 'port');
+  const address = get(value, 'addr');
   return {
     do: 'snat',
     masquerade: kind === 'masquerade',
     random: flags.includes('random') || flags.includes('fully-random'),
-    ports: Array.isArray(range) ? [Number(range[0]), Number(range[1])] : null,
-    address: typeof value?.addr === 'string' ? value.addr : null,
+    ports: (port === undefined ? null : numbers(port))?.[0] ?? null,
+    address: typeof address === 'string' ? address : null,
   };
 }
 
-const isMark = (value: Json): boolean => value?.meta?.key === 'mark';
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
 
-const list = (value: Json): Json[] =>
-  Array.isArray(value) ? value : Array.isArray(value?.set) ? value.set : [value];
+/** The value behind a row of keys; undefined where there is none. */
+function get(value: unknown, ...keys: (string | number)[]): unknown {
+  return keys.reduce<unknown>(
+    (inner, key) =>
+      isObject(inner) ? (inner as Record<string | number, unknown>)[key] : undefined,
+    value,
+  );
+}
+
+const string = (value: unknown): string =>
+  typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+
+const isMark = (value: unknown): boolean => get(value, 'meta', 'key') === 'mark';
+
+/** The elements of an array or an anonymous set; anything else is its own only element. */
+function list(value: unknown): unknown[] {
+  const set = get(value, 'set');
+  return Array.isArray(value) ? value : Array.isArray(set) ? set : [value];
+}
 
 /** Numbers and ranges of numbers; null when something else is among them (a named set, a name). */
-function numbers(value: Json): [number, number][] | null {
+function numbers(value: unknown): [number, number][] | null {
   const result: [number, number][] = [];
   for (const element of list(value)) {
-    const range = element?.range;
-    const [low, high] = typeof element === 'number' ? [element, element] : (range ?? []);
-    if (typeof low === 'number' && typeof high === 'number') result.push([low, high]);
-    else return null;
+    const [low, high] =
+      typeof element === 'number' ? [element, element] : list(get(element, 'range'));
+    if (typeof low !== 'number' || typeof high !== 'number') return null;
+    result.push([low, high]);
   }
   return result;
 }
 
-function addresses(value: Json): RangeSet | null {
-  const sets: RangeSet[] = [];
-  for (const element of list(value)) {
-    if (typeof element === 'string') {
-      const set = prefix(element)?.set;
-      if (!set) return null;
-      sets.push(set);
-    } else if (element?.prefix) {
-      const set = prefix(`${element.prefix.addr}/${element.prefix.len}`)?.set;
-      if (!set) return null;
-      sets.push(set);
-    } else if (Array.isArray(element?.range)) {
-      const low = prefix(element.range[0])?.set[0];
-      const high = prefix(element.range[1])?.set[0];
-      if (!low || !high) return null;
-      sets.push([[low[0], high[1]]]);
-    } else return null;
-  }
-  return union(...sets);
+/** Addresses, prefixes and ranges of addresses; null when something else is among them. */
+function addresses(value: unknown): RangeSet | null {
+  const sets = list(value).map((element): RangeSet | null => {
+    if (typeof element === 'string') return prefix(element)?.set ?? null;
+    const { addr, len } = (get(element, 'prefix') ?? {}) as { addr?: unknown; len?: unknown };
+    if (addr !== undefined) return prefix(`${string(addr)}/${string(len)}`)?.set ?? null;
+    const [low, high] = list(get(element, 'range')).map((end) => prefix(string(end))?.set[0]);
+    return low && high ? [[low[0], high[1]]] : null;
+  });
+  const known = sets.filter((set) => set !== null);
+  return known.length === sets.length ? union(...known) : null;
 }
 
 const toRangeSet = (ranges: readonly (readonly [number, number])[]): RangeSet =>
   union(...ranges.map(([low, high]): RangeSet => [[BigInt(low), BigInt(high)]]));
-
-const orOf = (values: [number, number][] | null): number =>
-  (values ?? []).reduce((bits, [low]) => (bits | low) >>> 0, 0);
