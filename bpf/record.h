@@ -210,9 +210,9 @@ static __attribute__((noinline)) int emit(const struct sighting *sighting,
 	if (packet->tunnel)
 		event->flags |= EVENT_TUNNEL;
 	event->before_mark = sighting->before.mark;
-	event->before_check = sighting->before.check;
-	event->before_sport = sighting->before.sport;
-	event->before_dport = sighting->before.dport;
+	event->before_check = bpf_ntohs(sighting->before.check);
+	event->before_sport = bpf_ntohs(sighting->before.sport);
+	event->before_dport = bpf_ntohs(sighting->before.dport);
 	sk = skb->sk;
 	if (sk) {
 		event->sock = (unsigned long)sk;
