@@ -90,6 +90,11 @@ export class Layer {
     return reverseKey(this.key(bytes));
   }
 
+  /** IPv4 identification; 0 for IPv6. */
+  identification(bytes: Buffer): number {
+    return this.version === 4 ? bytes.readUInt16BE(this.l3 + 4) : 0;
+  }
+
   /** TCP sequence number; 0 for others. */
   seq(bytes: Buffer): number {
     return this.protocol === IPPROTO_TCP && this.l4 >= 0 ? bytes.readUInt32BE(this.l4 + 4) : 0;

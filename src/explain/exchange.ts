@@ -1,4 +1,5 @@
 import type { Cursor } from '../event/cursor.js';
+import { Point } from '../event/point.js';
 import type { Outcome } from './finding.js';
 import { Observation } from './observation.js';
 import type { World } from './world.js';
@@ -53,16 +54,17 @@ export class Exchange {
 
   /**
    * The attempt that a packet seen at `place` belongs to: a packet passes a place once, so a second
-   * SYN there is the next attempt.
+   * SYN there is the next attempt; so is one with another IP identification (the socket counts it
+   * up: ip_select_ident_segs, include/net/ip.h, 6.x; IPv6 has none).
    * @returns true when a new attempt began
    */
-  arrive(place: number, time: number): boolean {
+  arrive(place: number, ipId: number, time: number): boolean {
     const current = this.attempts.at(-1);
-    if (current && !current.places.includes(place)) {
+    if (current?.ipId === ipId && !current.places.includes(place)) {
       current.places.push(place);
       return false;
     }
-    this.attempts.push({ startedAt: time, places: [place] });
+    this.attempts.push({ startedAt: time, ipId, places: [place] });
     return true;
   }
 
@@ -113,20 +115,24 @@ export class Exchange {
 export interface Attempt {
   /** CLOCK_MONOTONIC ns */
   startedAt: number;
+  /** IPv4 identification; 0 for IPv6 */
+  ipId: number;
   /** where its packet was seen, see `placeOf` */
   places: number[];
 }
 
 const MAX_RECORDS = 4096;
+const EVENT_TUNNEL = 32;
 
 /** Namespace, device, point, hook and layer of an event as one number below 2^53. */
 export function placeOf(cursor: Cursor): number {
-  const EVENT_TUNNEL = 32;
+  // What NAT does at a hook is one place, whether it sets an entry up or applies one.
+  const point = cursor.point === Point['nat.rewrite'] ? Point['nat.setup'] : cursor.point;
   return (
     cursor.netns * 0x200000 +
     ((cursor.ifindex & 0xfff) << 9) +
     ((cursor.hook & 7) << 6) +
-    (cursor.point << 1) +
+    (point << 1) +
     (cursor.flags & EVENT_TUNNEL ? 1 : 0)
   );
 }

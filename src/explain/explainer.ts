@@ -252,7 +252,11 @@ export class Explainer {
     const drop = point === Point['packet.drop'];
     const previous = exchange.attempts.length;
     if (!drop || previous === 0) {
-      if (exchange.arrive(placeOf(cursor), time) && previous > 0) this.judge(exchange);
+      if (
+        exchange.arrive(placeOf(cursor), this.headers.flow.identification(cursor.bytes), time) &&
+        previous > 0
+      )
+        this.judge(exchange);
     }
     this.adopt(exchange, cursor.sock);
     exchange.add(cursor, session, time);

@@ -15,7 +15,7 @@ import { bypassOf } from './bypass.js';
 import { crossings, identity, type Crossing } from './crossing.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
-import { secondSnatRules } from './rules.js';
+import { snatPath, type KnownPath } from './rules.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { count, duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
 
@@ -45,7 +45,7 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   const subject = tcpSubject(exchange);
   const bypass = bypassOf(exchange, all);
   const prediction = predict(exchange, all, sent.netns);
-  const rules = secondSnatRules(world, sent.netns, first);
+  const rules = snatPath(world, sent.netns, first);
   const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
   const loweredFor: string[] = [];
   if (exchange.lostEvents > 0)
@@ -80,7 +80,7 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
     prediction,
     chain,
     ruledOut: ruledOutAtSender(exchange, all, first, peerSeen),
-    remedies: remedies(defect, device, rules),
+    remedies: remedies(defect, { device, port: sent.headers.outer.dport }, rules?.path ?? null),
   };
 }
 
@@ -167,7 +167,7 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
         command: 'skbwhy record sender.skbw',
         source: 'this finding’s confidence is lowered only for the missing side',
       },
-      ...remedies(defect, null, null),
+      ...remedies(defect, { device: null, port: outer.dport }, null),
     ],
   };
 }
@@ -198,7 +198,7 @@ function senderChain(
   all: Crossing[],
   first: Crossing,
   defect: Defect,
-  rules: ReturnType<typeof secondSnatRules>,
+  rules: KnownPath | null,
 ): { chain: Claim[]; device: string } {
   const { observations } = exchange;
   const chain: Claim[] = [];
@@ -215,8 +215,8 @@ function senderChain(
       claim: 'marked',
       text:
         `In nat/${HOOKS[marked.hook]} on ${node} the SYN's mark goes from ${hex(marked.beforeMark)} to ${hex(marked.mark)}` +
-        `${rules?.marking ? ` (${rules.marking.text})` : ''}.`,
-      evidence: [...evidence(marked), ...(rules?.marking ? rules.evidence : [])],
+        `${rules?.path.marking[0] ? ` (${rules.path.marking[0].text})` : ''}.`,
+      evidence: [...evidence(marked), ...(rules?.path.marking[0] ? rules.evidence : [])],
     });
   const firstSnat =
     inner.find((o) => o.point === 'nat.setup' && o.ct && (o.ct.status & IPS_SRC_NAT) !== 0) ??
@@ -226,8 +226,8 @@ function senderChain(
       claim: 'first-snat',
       text:
         `The inner packet is masqueraded: source ${formatEndpoint(firstSnat.ct.original.source)} becomes ${formatEndpoint(firstSnat.ct.reply.destination)}` +
-        `${rules?.inner ? ` (${rules.inner.text})` : ''}. This is the first SNAT.`,
-      evidence: [...evidence(firstSnat), ...(rules?.inner ? rules.evidence : [])],
+        `${rules?.path.first ? ` (${rules.path.first.text})` : ''}. This is the first SNAT.`,
+      evidence: [...evidence(firstSnat), ...(rules?.path.first ? rules.evidence : [])],
     });
   if (first.entry)
     chain.push({
@@ -241,8 +241,8 @@ function senderChain(
     claim: 'second-snat',
     text:
       `The outer packet is a new flow for conntrack and still bears mark ${hex(first.nat?.mark ?? sent.mark)}: nat/POSTROUTING masquerades it again` +
-      `${rules?.outer ? ` (${rules.outer.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the second SNAT.`,
-    evidence: [...evidence(first.nat, sent), ...(rules?.outer ? rules.evidence : [])],
+      `${rules ? ` (${rules.path.second.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the second SNAT.`,
+    evidence: [...evidence(first.nat, sent), ...(rules ? rules.evidence : [])],
   });
   const { before, after, expected } = first.checksum!;
   chain.push({
