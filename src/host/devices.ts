@@ -113,15 +113,22 @@ function parseOffloads(text: string): Map<string, Record<string, boolean>> {
   return result;
 }
 
-/** Script for readSections: destinations routed to the devices named as its arguments. */
+/** Script for readSections: what is routed to the devices named as its arguments, and their peers. */
 export const ROUTES_SCRIPT = `
 for device in "$@"; do
-  section "$device"
+  section "routes $device"
   ip route show table all dev "$device" 2>/dev/null
   ip -6 route show table all dev "$device" 2>/dev/null
+  section "peers $device"
+  bridge fdb show dev "$device" 2>/dev/null
 done
 section end
 `;
+
+/** Tunnel peers among the lines of `bridge fdb show`: outer destinations. */
+export const parsePeers = (text: string): string[] => [
+  ...new Set([...text.matchAll(/ dst (\S+)/g)].map(([, address]) => address ?? '')),
+];
 
 /**
  * Unicast destinations among the lines of `ip route show`. Link-local and multicast ones are left

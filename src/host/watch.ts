@@ -1,10 +1,10 @@
 import type { CountersFact, DeviceFact, Fact, SettingsFact } from '../event/fact.js';
 import { COUNTERS_SCRIPT, parseCounters } from './counters.js';
-import { DEVICES_SCRIPT, parseDevices, parseRoutes, ROUTES_SCRIPT } from './devices.js';
+import { DEVICES_SCRIPT, parseDevices, ROUTES_SCRIPT } from './devices.js';
 import { nfTablesPresent } from './kernel.js';
 import type { Namespace } from './namespaces.js';
 import { readSections } from './read.js';
-import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds } from './rules/read.js';
+import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds, viaOf } from './rules/read.js';
 import { parseSettings, SETTINGS_SCRIPT } from './settings.js';
 
 /** Devices and rules of one namespace are read again after so long. */
@@ -109,12 +109,12 @@ export class HostWatch {
     // it went while it was read: the next poll tells
     if (!sections) return [];
     const devices = parseDevices(inode, sections);
-    const vias = devices.flatMap(({ tunnel, name: own, master }) =>
-      tunnel ? [devices.find(({ ifindex }) => ifindex === master)?.name ?? own] : [],
+    const names = devices.flatMap((device) =>
+      device.tunnel ? [device.name, viaOf(device, devices)] : [],
     );
-    const routed = vias.length > 0 ? await readSections(path, ROUTES_SCRIPT, ...vias) : null;
-    const routes = new Map([...(routed ?? [])].map(([via, text]) => [via, parseRoutes(text)]));
-    const tunnels = tunnelEnds(devices, routes);
+    const routes =
+      names.length > 0 ? await readSections(path, ROUTES_SCRIPT, ...new Set(names)) : null;
+    const tunnels = tunnelEnds(devices, routes ?? new Map());
 
     const facts: Fact[] = [];
     let seen = this.seen.get(inode);

@@ -1,10 +1,9 @@
-import type { DeviceFact, NatRule, NoSnatPath, SnatPath, Tunnel } from '../../event/fact.js';
-import type { Remedy } from '../../explain/finding.js';
+import type { DeviceFact, NoSnatPath, SnatPath, Tunnel } from '../../event/fact.js';
 import { hex } from '../../explain/wording.js';
 import { atLeast } from '../../host/kernel.js';
 import type { Exposure, ExposureReport, Place } from '../fault.js';
 import type { Defect } from './diagnosis.js';
-import { remedies } from './remedies.js';
+import { quoteRule, remedies } from './remedies.js';
 
 const VERDICT = 'double-snat';
 const FIX = 'ea64d8d6c675';
@@ -33,7 +32,7 @@ export function exposure(place: Place): ExposureReport {
   for (const device of tunnels) {
     const { defect, checksum } = checksumCondition(device, device.tunnel!, place);
     const offload = offloadCondition(device);
-    const paths = place.rules?.paths.filter(({ tunnel }) => tunnel === device.name) ?? [];
+    const paths = surest(place.rules?.paths.filter(({ tunnel }) => tunnel === device.name) ?? []);
     const rules = rulesCondition(device, place, paths);
     const conditions = [checksum, offload, rules];
     const broken = conditions.filter(({ holds }) => holds === false);
@@ -46,6 +45,12 @@ export function exposure(place: Place): ExposureReport {
     else report.exposures.push(exposed(device, defect, conditions, paths, where(device.name)));
   }
   return report;
+}
+
+/** The ways that need no assumption, where there are any. */
+function surest(paths: readonly SnatPath[]): readonly SnatPath[] {
+  const sure = paths.filter(({ assumes }) => assumes.length === 0);
+  return sure.length > 0 ? sure : paths;
 }
 
 function exposed(
@@ -75,7 +80,11 @@ function exposed(
         : `Upgrading the kernel is not enough here: a tunnel with outer checksums is affected up to 6.18 at least; ${FIX} mends only tunnels without.`,
     ],
     enough,
-    remedies: cures(device, defect, path),
+    remedies: remedies(
+      defect,
+      { device: device.name, port: device.tunnel?.port ?? null },
+      path ?? null,
+    ),
   };
 }
 
@@ -173,7 +182,7 @@ function ruleCount(paths: readonly SnatPath[]): string {
 }
 
 function sparedText(tunnel: string, spared: NoSnatPath | undefined): string {
-  const rule = spared?.rule ? quote(spared.rule) : 'a rule';
+  const rule = spared?.rule ? quoteRule(spared.rule) : 'a rule';
   switch (spared?.reason) {
     case 'mark-cleared':
       return `The mark is cleared before the inner packet is masqueraded (${rule}), so that the outer packet of ${tunnel} does not bear it and is masqueraded by no rule.`;
@@ -192,16 +201,16 @@ function pathText(path: SnatPath): string[] {
   if (mark !== 0)
     lines.push(
       marking[0]
-        ? `Mark ${hex(mark)} is set by ${quote(marking[0])}.`
+        ? `Mark ${hex(mark)} is set by ${quoteRule(marking[0])}.`
         : `No rule here sets mark ${hex(mark)}, but rules look at it: a program may set it.`,
     );
-  if (first) lines.push(`First SNAT, of the inner packet: ${quote(first)}.`);
+  if (first) lines.push(`First SNAT, of the inner packet: ${quoteRule(first)}.`);
   if (clearing && path.masqueradeFirst)
     lines.push(
-      `That rule stands before the chain that clears the mark (${quote(clearing)}), which the packet therefore never reaches.`,
+      `That rule stands before the chain that clears the mark (${quoteRule(clearing)}), which the packet therefore never reaches.`,
     );
   lines.push(
-    `${first ? 'Second SNAT' : 'SNAT'}, of the outer packet: ${quote(second)}; it changes the ${changes}.`,
+    `${first ? 'Second SNAT' : 'SNAT'}, of the outer packet: ${quoteRule(second)}; it changes the ${changes}.`,
   );
   if (assumes.length > 0)
     lines.push(
@@ -216,37 +225,8 @@ function kubernetesText(enough: boolean, paths: readonly SnatPath[]): string {
   const other = paths.find(({ curedByClearing }) => !curedByClearing);
   if (!other) return 'Whether upgrading Kubernetes is enough here cannot be told from the rules.';
   if (other.mark === 0)
-    return `Upgrading Kubernetes is not enough here: ${quote(other.second)} asks for no mark.`;
+    return `Upgrading Kubernetes is not enough here: ${quoteRule(other.second)} asks for no mark.`;
   return other.first && other.masqueradeFirst
-    ? `Upgrading Kubernetes is not enough here: ${quote(other.first)} masquerades the packet before the chain that clears the mark is reached.`
+    ? `Upgrading Kubernetes is not enough here: ${quoteRule(other.first)} masquerades the packet before the chain that clears the mark is reached.`
     : 'Upgrading Kubernetes is not enough here: clearing the mark where the outer packet is masqueraded leaves another way.';
 }
-
-/** What to do on this node, the surest first. */
-export function cures(device: DeviceFact, defect: Defect, path: SnatPath | undefined): Remedy[] {
-  const list = remedies(defect, device.name, null).map((remedy) => ({
-    ...remedy,
-    command:
-      remedy.command
-        ?.replace('<tunnel port>', String(device.tunnel?.port ?? '<tunnel port>'))
-        .replace(/^iptables/, path?.outerFamily === 'ip6' ? 'ip6tables' : 'iptables') ?? null,
-  }));
-  if (path && !path.curedByClearing)
-    list[0] = {
-      what:
-        path.mark === 0
-          ? `except the tunnel's packets (udp port ${device.tunnel?.port}) from the rule that source-NATs them: ${quote(path.second)}`
-          : `upgrading Kubernetes is not enough here: move ${path.first ? quote(path.first) : 'the rule that masquerades first'} behind the chain that clears the mark, or upgrade the CNI that makes it`,
-      command: null,
-      source:
-        path.mark === 0
-          ? 'order of nat/POSTROUTING on this node'
-          : 'order of nat/POSTROUTING on this node; flannel from 0.20.2 keeps its rules in a chain of its own',
-    };
-  return list;
-}
-
-const quote = (rule: NatRule): string =>
-  rule.backend === 'nft'
-    ? `\`${rule.text}\` (nft ${rule.family} ${rule.table} ${rule.chain}, handle ${rule.handle})`
-    : `\`${rule.text}\``;

@@ -149,10 +149,9 @@ function parseRule(words: string[], text: string, chain: Chain, table: Table): R
 function parseMatch(option: string, value: string, module: string, negated: boolean): Match | null {
   const address = ADDRESSES[option];
   if (address) {
-    const sets = value.split(',').map((part) => prefix(part)?.set);
-    return sets.every((set) => set !== undefined)
-      ? { match: address, values: union(...(sets as RangeSet[])), negated }
-      : null;
+    const parts = value.split(',');
+    const sets = parts.flatMap((part) => prefix(part)?.set ?? []);
+    return sets.length === parts.length ? { match: address, values: union(sets), negated } : null;
   }
   if (option === '-p' || option === '--protocol') {
     const number = protocolNumber(value);

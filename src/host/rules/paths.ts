@@ -20,7 +20,8 @@ export interface TunnelEnd {
   /** destinations routed there; empty: not known */
   destinations: string[];
   local: string | null;
-  remote: string | null;
+  /** addresses of the peers; empty: not known */
+  peers: string[];
   family: 'ip' | 'ip6';
   port: number;
   sourcePorts: [number, number] | null;
@@ -274,6 +275,7 @@ function innerStates(
     oif: tunnel.via,
     local: null,
     translated: true,
+    guessed: [],
   };
   return walkHook(tables, 'postrouting', [enter(packet)], { watch });
 }
@@ -286,15 +288,15 @@ function outerStates(
   assumes: string[],
 ): State[] {
   const { family } = tunnel;
-  const address = (text: string | null): RangeSet =>
-    (text === null ? null : prefix(text)?.set) ?? anyAddress(family);
+  const source = prefix(tunnel.local ?? tunnel.underlayAddress ?? '')?.set;
+  const peers = union(tunnel.peers.flatMap((peer) => prefix(peer)?.set ?? []));
   const [low, high] = tunnel.sourcePorts ?? [1, 65535];
   const packet: AbstractPacket = {
     family,
     mark,
     fields: {
-      source: address(tunnel.local ?? tunnel.underlayAddress),
-      destination: address(tunnel.remote),
+      source: source ?? anyAddress(family),
+      destination: peers.length > 0 ? peers : anyAddress(family),
       protocol: UDP,
       sport: [[BigInt(low), BigInt(high)]],
       dport: only(tunnel.port),
@@ -302,6 +304,7 @@ function outerStates(
     oif: tunnel.underlay,
     local: true,
     translated: false,
+    guessed: peers.length > 0 ? [] : ['destination'],
   };
   const sent = walkHook(tables, 'output', [enter(packet, assumes)], { skipNat: true });
   return walkHook(tables, 'postrouting', sent);

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { DeviceFact, RulesFact } from '../../event/fact.js';
+import { parsePeers, parseRoutes } from '../devices.js';
 import { parseIptables } from './iptables.js';
 import type { Table } from './model.js';
 import { parseNft } from './nft.js';
@@ -96,16 +97,23 @@ export async function rulesFact(
   return { fact: 'rules', netns, digest, ...judge(tables, tunnels), unread };
 }
 
-/** The tunnels among a namespace's devices. `routes`: destinations routed to each device, by name. */
+/** The device a tunnel's packets are routed to: the tunnel, or the bridge it is a port of. */
+export const viaOf = (device: DeviceFact, devices: readonly DeviceFact[]): string =>
+  devices.find(({ ifindex }) => ifindex === device.master)?.name ?? device.name;
+
+/** The tunnels among a namespace's devices; `routes`: sections of ROUTES_SCRIPT. */
 export function tunnelEnds(
   devices: readonly DeviceFact[],
-  routes: ReadonlyMap<string, string[]>,
+  routes: ReadonlyMap<string, string>,
 ): TunnelEnd[] {
   return devices.flatMap((device): TunnelEnd[] => {
     const { tunnel } = device;
     if (!tunnel) return [];
-    const via = devices.find(({ ifindex }) => ifindex === device.master)?.name ?? device.name;
-    const family = (tunnel.local ?? tunnel.remote ?? '').includes(':') ? 'ip6' : 'ip';
+    const via = viaOf(device, devices);
+    const peers = parsePeers(routes.get(`peers ${device.name}`) ?? '').concat(
+      tunnel.remote !== null && !isMulticast(tunnel.remote) ? tunnel.remote : [],
+    );
+    const family = (tunnel.local ?? peers[0] ?? '').includes(':') ? 'ip6' : 'ip';
     const underlay =
       devices.find(({ ifindex }) => ifindex === tunnel.link) ??
       devices.find(({ addresses }) =>
@@ -115,9 +123,9 @@ export function tunnelEnds(
       {
         device: device.name,
         via,
-        destinations: routes.get(via) ?? [],
+        destinations: parseRoutes(routes.get(`routes ${via}`) ?? ''),
         local: tunnel.local,
-        remote: tunnel.remote,
+        peers: peers.filter((peer) => peer.includes(':') === (family === 'ip6')),
         family,
         port: tunnel.port,
         sourcePorts: tunnel.sourcePorts,
@@ -127,6 +135,8 @@ export function tunnelEnds(
     ];
   });
 }
+
+const isMulticast = (address: string): boolean => /^(22[4-9]|23\d)\.|^ff/i.test(address);
 
 /**
  * The address that masquerading takes on a device. Where there are several the kernel's choice

@@ -25,6 +25,8 @@ export interface AbstractPacket {
   local: boolean | null;
   /** its destination may have been translated: a Service's packet */
   translated: boolean;
+  /** fields that have one value on this node which is not known: narrowing one is an assumption */
+  guessed: readonly Field[];
 }
 
 /** A packet on one way through the rules. */
@@ -249,9 +251,14 @@ function test(match: Match, state: State): Answer {
         set.length === 0
           ? []
           : [{ ...state, packet: { ...packet, fields: { ...packet.fields, [match.match]: set } } }];
+      // to be inside is the special case that a guessed field needs luck for
+      const guess = packet.guessed.includes(match.match) && outside.length > 0;
+      const within = narrowed(inside).map((one) =>
+        guess ? assume(one, "a tunnel peer's address is among those the rule names") : one,
+      );
       return match.negated
-        ? { yes: narrowed(outside), no: narrowed(inside) }
-        : { yes: narrowed(inside), no: narrowed(outside) };
+        ? { yes: narrowed(outside), no: within }
+        : { yes: within, no: narrowed(outside) };
     }
   }
 }
