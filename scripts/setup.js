@@ -35,7 +35,6 @@ const TEST = [
   { name: 'clang', why: 'compiles the eBPF programs', command: 'clang' },
   { name: 'llvm', why: 'strips the eBPF programs', command: 'llvm-strip' },
   { name: 'libbpf-dev', why: 'compiles the eBPF programs', file: '/usr/include/bpf/bpf_helpers.h' },
-  { name: 'curl', why: 'client in the tests', command: 'curl' },
 ];
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));

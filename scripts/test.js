@@ -46,6 +46,8 @@ async function runTests(kind) {
     '--test',
     // live tests share one kernel
     ...(kind === 'live' ? ['--test-concurrency=1'] : []),
+    // nothing hangs for ever: a quarter of an hour for a file
+    '--test-timeout=900000',
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     '--test-reporter=tap',
