@@ -114,7 +114,11 @@ export class HostWatch {
     );
     const routes =
       names.length > 0 ? await readSections(path, ROUTES_SCRIPT, ...new Set(names)) : null;
-    const tunnels = tunnelEnds(devices, routes ?? new Map());
+    const tunnels = tunnelEnds(
+      devices,
+      routes ?? new Map(),
+      parseSettings(sections.get('settings') ?? ''),
+    );
 
     const facts: Fact[] = [];
     let seen = this.seen.get(inode);

@@ -24,7 +24,7 @@ export interface TunnelEnd {
   peers: string[];
   family: 'ip' | 'ip6';
   port: number;
-  sourcePorts: [number, number] | null;
+  sourcePorts: [number, number];
   /** name of the underlay device; null: not known */
   underlay: string | null;
   /** the address masquerading takes on the underlay; null: not known */
@@ -290,7 +290,7 @@ function outerStates(
   const { family } = tunnel;
   const source = prefix(tunnel.local ?? tunnel.underlayAddress ?? '')?.set;
   const peers = union(tunnel.peers.flatMap((peer) => prefix(peer)?.set ?? []));
-  const [low, high] = tunnel.sourcePorts ?? [1, 65535];
+  const [low, high] = tunnel.sourcePorts;
   const packet: AbstractPacket = {
     family,
     mark,
@@ -315,7 +315,7 @@ function whatChanges(action: SnatAction, tunnel: TunnelEnd): SnatPath['changes']
   if (action.random) return 'port';
   if (action.ports) {
     const [low, high] = action.ports;
-    const [first, last] = tunnel.sourcePorts ?? [1, 65535];
+    const [first, last] = tunnel.sourcePorts;
     if (low > first || high < last) return 'port';
   }
   const source = tunnel.local ?? tunnel.underlayAddress;

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { DeviceFact, RulesFact } from '../../event/fact.js';
+import type { DeviceFact, RulesFact, Tunnel } from '../../event/fact.js';
 import { parsePeers, parseRoutes } from '../devices.js';
 import { parseIptables } from './iptables.js';
 import type { Table } from './model.js';
@@ -105,6 +105,7 @@ export const viaOf = (device: DeviceFact, devices: readonly DeviceFact[]): strin
 export function tunnelEnds(
   devices: readonly DeviceFact[],
   routes: ReadonlyMap<string, string>,
+  settings: Readonly<Record<string, string>>,
 ): TunnelEnd[] {
   return devices.flatMap((device): TunnelEnd[] => {
     const { tunnel } = device;
@@ -128,12 +129,21 @@ export function tunnelEnds(
         peers: peers.filter((peer) => peer.includes(':') === (family === 'ip6')),
         family,
         port: tunnel.port,
-        sourcePorts: tunnel.sourcePorts,
+        sourcePorts: tunnel.sourcePorts ?? defaultPorts(tunnel.kind, settings),
         underlay: underlay?.name ?? null,
         underlayAddress: masqueradeAddress(underlay, family, tunnel.local),
       },
     ];
   });
+}
+
+/** Where none are configured: vxlan_xmit_one and geneve_xmit_skb call udp_flow_src_port (net/udp_tunnel.h). */
+function defaultPorts(
+  kind: Tunnel['kind'],
+  settings: Readonly<Record<string, string>>,
+): [number, number] {
+  const [low, high] = (settings['net.ipv4.ip_local_port_range'] ?? '').split(' ').map(Number);
+  return kind === 'vxlan' && low && high ? [low, high] : [1, 65535];
 }
 
 const isMulticast = (address: string): boolean => /^(22[4-9]|23\d)\.|^ff/i.test(address);
