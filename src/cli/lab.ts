@@ -27,6 +27,7 @@ interface LabOptions {
 export async function labCommand(): Promise<Command> {
   const faults = await loadFaults();
   const command = new Command('lab')
+    .enablePositionalOptions()
     .description(
       'reproduces a fault on this kernel in namespaces of its own, traces it, explains it, cleans up',
     )

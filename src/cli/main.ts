@@ -15,6 +15,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   });
   try {
     const program = new Command('skbwhy')
+      .enablePositionalOptions()
       .description('why did this packet not arrive, and why did it arrive in the end?')
       .version(version())
       .addCommand(recordCommand())
