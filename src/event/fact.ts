@@ -107,7 +107,7 @@ export interface SnatPath {
   clearing: NatRule | null;
   /** `first` stands before the rules that look at the mark, so that clearing it there is no cure */
   masqueradeFirst: boolean;
-  /** clearing the mark where `second` masquerades (as kube-proxy does since kubernetes PR 92035) would cure it */
+  /** clearing the mark where rules masquerade for it (as kube-proxy does since kubernetes PR 92035) would cure it */
   curedByClearing: boolean;
   /** conditions of rules that could not be judged and are taken to hold */
   assumes: string[];
@@ -116,11 +116,7 @@ export interface SnatPath {
 /** Why the outer packet of a tunnel is left as it is. */
 export interface NoSnatPath {
   tunnel: string;
-  reason:
-    | 'no-masquerade'
-    | 'mark-cleared'
-    | 'outer-not-masqueraded'
-    | 'outer-unchanged';
+  reason: 'no-masquerade' | 'mark-cleared' | 'outer-not-masqueraded' | 'outer-unchanged';
   /** the rule that decides it: the one that clears the mark, or that masquerades without another port */
   rule: NatRule | null;
 }

@@ -6,11 +6,12 @@ import {
   ruleKey,
   type Action,
   type Chain,
+  type Rule,
   type SnatAction,
   type Table,
 } from './model.js';
 import { ANY_PORT, anyAddress, only, prefix, union, type RangeSet } from './ranges.js';
-import { basesOf, enter, walkHook, type AbstractPacket, type State } from './walk.js';
+import { basesOf, enter, walkHook, type AbstractPacket, type State, type Watcher } from './walk.js';
 
 /** A tunnel as far as rules can tell its packets apart. */
 export interface TunnelEnd {
@@ -48,21 +49,23 @@ const UDP: RangeSet = only(17);
  */
 export function judge(tables: readonly Table[], tunnels: readonly TunnelEnd[]): Judgement {
   const marking = markingRules(tables);
-  const masquerade = new Map<string, Reached>();
-  const found = findPaths(tables, tunnels, marking, masquerade);
-  const cured = new Set<string>();
-  if (found.paths.length > 0) {
-    const left = findPaths(clearingAt(tables, found.paths), tunnels, marking, new Map()).paths.map(
-      pathKey,
-    );
-    for (const path of found.paths)
-      if (path.mark !== 0 && !left.includes(pathKey(path))) cured.add(pathKey(path));
-  }
+  const reached = new Map<string, Reached>();
+  const { paths, spared } = findPaths(tables, tunnels, marking, reached);
+  const masquerade = inOrder(tables, [...reached.values()].map(masqueradeRule));
+  // rules that only marked packets come to
+  const forMark = new Set(masquerade.filter(({ mark }) => mark).map(ruleKey));
+  const cleared = clearingAt(tables, paths, forMark);
+  const left =
+    paths.length > 0 ? findPaths(cleared, tunnels, marking, new Map()).paths.map(pathKey) : [];
   return {
     marking,
-    masquerade: inOrder(tables, [...masquerade.values()].map(masqueradeRule)),
-    paths: found.paths.map((path) => ({ ...path, curedByClearing: cured.has(pathKey(path)) })),
-    spared: found.spared,
+    masquerade,
+    paths: paths.map((path) => ({
+      ...path,
+      masqueradeFirst: path.first !== null && path.mark !== 0 && !forMark.has(ruleKey(path.first)),
+      curedByClearing: path.mark !== 0 && !left.includes(pathKey(path)),
+    })),
+    spared,
   };
 }
 
@@ -156,21 +159,26 @@ function findPaths(
   for (const tunnel of tunnels) {
     const why = new Reasons(tunnel.device);
     let doubled = false;
+    const watch =
+      (mark: number): Watcher =>
+      (rule, action, state) =>
+        noteMasquerade(masquerade, rule, action, state, mark);
     const unmarkedOuter = new Set(
-      outerStates(tables, tunnel, 0, []).flatMap(({ snat }) => (snat ? [ruleKey(snat.rule)] : [])),
+      outerStates(tables, tunnel, 0, [], watch(0)).flatMap(({ snat }) =>
+        snat ? [ruleKey(snat.rule)] : [],
+      ),
     );
     for (const family of ['ip', 'ip6'] as const)
       for (const [mark, setters] of startMarks(tables, marking, family)) {
-        const inner = innerStates(tables, tunnel, family, mark, (rule, action, state) =>
-          noteMasquerade(masquerade, rule, action, state, mark),
-        );
+        const inner = innerStates(tables, tunnel, family, mark, watch(mark));
         for (const state of inner) {
           if (state.snat) why.note('outer-not-masqueraded', null);
           const surviving = state.packet.mark;
           const cleared = state.marked.at(-1) ?? null;
           if (mark !== 0 && (surviving & mark) === 0 && state.snat)
             why.note('mark-cleared', cleared);
-          for (const outer of outerStates(tables, tunnel, surviving, state.assumes)) {
+          const { assumes } = state;
+          for (const outer of outerStates(tables, tunnel, surviving, assumes, watch(surviving))) {
             if (!outer.snat) continue;
             const changes = whatChanges(outer.snat.action, tunnel);
             if (!changes) {
@@ -196,10 +204,7 @@ function findPaths(
               second: outer.snat.rule,
               changes,
               clearing: needsMark ? clearingRule(tables, mark, outer.snat.rule) : null,
-              masqueradeFirst:
-                needsMark &&
-                state.snat !== null &&
-                ruleKey(state.snat.rule) !== ruleKey(outer.snat.rule),
+              masqueradeFirst: false,
               curedByClearing: false,
               assumes: outer.assumes,
             };
@@ -254,7 +259,7 @@ function innerStates(
   tunnel: TunnelEnd,
   family: 'ip' | 'ip6',
   mark: number,
-  watch: (rule: NatRule, action: SnatAction, state: State) => void,
+  watch: Watcher,
 ): State[] {
   const routed = tunnel.destinations.flatMap((text) => {
     const parsed = prefix(text);
@@ -286,6 +291,7 @@ function outerStates(
   tunnel: TunnelEnd,
   mark: number,
   assumes: string[],
+  watch: Watcher,
 ): State[] {
   const { family } = tunnel;
   const source = prefix(tunnel.local ?? tunnel.underlayAddress ?? '')?.set;
@@ -307,7 +313,7 @@ function outerStates(
     guessed: peers.length > 0 ? [] : ['destination'],
   };
   const sent = walkHook(tables, 'output', [enter(packet, assumes)], { skipNat: true });
-  return walkHook(tables, 'postrouting', sent);
+  return walkHook(tables, 'postrouting', sent, { watch });
 }
 
 /** What of the outer packet a source NAT rule changes; null: nothing, the tuple is free and is kept (get_unique_tuple in nf_nat_core.c). */
@@ -342,11 +348,23 @@ function clearingRule(tables: readonly Table[], mark: number, second: NatRule): 
   return null;
 }
 
-/** The tables as they would be if each way's second rule cleared the mark before it masquerades. */
-function clearingAt(tables: readonly Table[], paths: readonly SnatPath[]): Table[] {
+/** The tables as they would be if every rule that masquerades for a mark cleared it first, as kube-proxy does since kubernetes PR 92035. */
+function clearingAt(
+  tables: readonly Table[],
+  paths: readonly SnatPath[],
+  forMark: ReadonlySet<string>,
+): Table[] {
   const marks = new Map<string, number>();
-  for (const { second, mark } of paths)
-    marks.set(ruleKey(second), (marks.get(ruleKey(second)) ?? 0) | mark);
+  for (const { first, second, mark } of paths)
+    for (const rule of [first, second])
+      if (rule && forMark.has(ruleKey(rule)))
+        marks.set(ruleKey(rule), (marks.get(ruleKey(rule)) ?? 0) | mark);
+  const clearing = (rule: Rule, mark: number | undefined): Rule => {
+    if (!mark) return rule;
+    const clear: Action = { do: 'mark', and: ~mark >>> 0, xor: 0 };
+    const at = rule.steps.findIndex((step) => !isMatch(step) && step.do === 'snat');
+    return { ...rule, steps: rule.steps.toSpliced(at, 0, clear) };
+  };
   return tables.map((table) => ({
     ...table,
     chains: new Map(
@@ -354,13 +372,9 @@ function clearingAt(tables: readonly Table[], paths: readonly SnatPath[]): Table
         name,
         {
           ...chain,
-          rules: chain.rules.map((rule) => {
-            const mark = marks.get(ruleKey(natRule(table, chain, rule)));
-            if (!mark) return rule;
-            const clear: Action = { do: 'mark', and: ~mark >>> 0, xor: 0 };
-            const at = rule.steps.findIndex((step) => !isMatch(step) && step.do === 'snat');
-            return { ...rule, steps: rule.steps.toSpliced(at, 0, clear) };
-          }),
+          rules: chain.rules.map((rule) =>
+            clearing(rule, marks.get(ruleKey(natRule(table, chain, rule)))),
+          ),
         },
       ]),
     ),
