@@ -7,7 +7,7 @@ if (!existsSync(main)) {
   console.error('skbwhy: not built yet: run `npm start` in the checkout once');
   process.exit(1);
 }
-const { main: run } = // picocolors takes a build server (CI in the environment) for a terminal
+// picocolors takes a build server (CI in the environment) for a terminal
 if (!process.stdout.isTTY && !process.env.FORCE_COLOR) process.env.NO_COLOR = '1';
-await import(main.href);
+const { main: run } = await import(main.href);
 await run(process.argv);
