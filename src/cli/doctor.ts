@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs';
 import { arch, release, version } from 'node:os';
+import { Command, Option } from 'commander';
 import pc from 'picocolors';
 import { SkbwhyError } from '../event/errors.js';
 import type { DeviceFact, Fact, RulesFact, SettingsFact } from '../event/fact.js';
@@ -10,11 +11,14 @@ import { datapathOf, type Datapath } from '../host/datapath.js';
 import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
 import { meaningOf } from '../host/settings.js';
 import { HostWatch } from '../host/watch.js';
+import { failOnFindingOption, jsonOption } from './common.js';
 import { jsonText } from './output.js';
 import { table, wrap } from './text.js';
 
 export interface DoctorOptions {
   json?: boolean;
+  /** status 3 when the node is exposed */
+  failOnFinding?: boolean;
   /** namespaces to examine by name; none: the one the command runs in */
   netns?: readonly string[];
 }
@@ -36,6 +40,21 @@ export interface DoctorReport {
   others: { netns: string; datapath: Datapath; settings: Record<string, string> }[];
 }
 
+export function doctorCommand(): Command {
+  return new Command('doctor')
+    .description(
+      'what this kernel allows, and which faults this node is exposed to; changes nothing',
+    )
+    .addOption(
+      new Option('--netns <name...>', 'these network namespaces; otherwise the one it runs in'),
+    )
+    .addOption(jsonOption())
+    .addOption(failOnFindingOption())
+    .action(async (options: DoctorOptions) => {
+      process.exitCode = await doctor(options);
+    });
+}
+
 /**
  * Says what this kernel allows, what forwards packets here, which settings matter, and which
  * faults this node is exposed to before any packet is lost. Changes nothing, loads no module.
@@ -45,7 +64,7 @@ export interface DoctorReport {
 export async function doctor(options: DoctorOptions = {}): Promise<number> {
   const report = await examine(options.netns ?? []);
   process.stdout.write(options.json ? jsonText(report) : doctorText(report));
-  return 0;
+  return options.failOnFinding && report.exposures.length > 0 ? 3 : 0;
 }
 
 /** @throws SkbwhyError 'netns-missing' */

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { errorLine } from './common.js';
 import { demoCommand } from './demo.js';
+import { doctorCommand } from './doctor.js';
 import { explainCommand } from './explain.js';
 import { labCommand } from './lab.js';
 import { recordCommand } from './record.js';
@@ -18,6 +19,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       .enablePositionalOptions()
       .description('why did this packet not arrive, and why did it arrive in the end?')
       .version(version())
+      .addCommand(doctorCommand())
       .addCommand(recordCommand())
       .addCommand(explainCommand())
       .addCommand(await labCommand())
@@ -41,7 +43,7 @@ export async function main(argv: readonly string[]): Promise<void> {
 /** Errors come as one line of our own, for every command. */
 function quiet(command: Command): void {
   command.exitOverride().configureOutput({ outputError: () => undefined });
-  command.commands.forEach((sub) => quiet(sub as Command));
+  command.commands.forEach((sub) => quiet(sub));
 }
 
 function version(): string {

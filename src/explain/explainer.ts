@@ -12,7 +12,7 @@ import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import type { Case, Diagnoser } from './diagnose.js';
 import { Exchange, placeOf } from './exchange.js';
-import type { Evidence, Finding, Lost, Report, Unexplained } from './finding.js';
+import type { Finding, Lost, Report, Unexplained } from './finding.js';
 import { IPS_DST_NAT, IPS_SRC_NAT, type Observation } from './observation.js';
 import { unexplained } from './unexplained.js';
 import { World } from './world.js';

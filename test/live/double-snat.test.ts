@@ -179,7 +179,7 @@ describe('the double SNAT, on this kernel', { concurrency: 4 }, () => {
     { pods: '172.20.0.0/16', services: '198.18.0.0/16' },
   ])
     test(`the same verdict with ${JSON.stringify(settings)}`, async () => {
-      assertRehash(await doubleSnatLab(settings as Record<string, string | number>));
+      assertRehash(await doubleSnatLab(settings));
     });
 
   test('a dead address and a silent server have no verdict and are not silent', async () => {
