@@ -12,14 +12,13 @@ import { IPS_SRC_NAT, type Observation } from '../../explain/observation.js';
 import { tcpSubject } from '../../explain/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { bypassOf } from './bypass.js';
+import type { Defect } from './defect.js';
 import { crossings, identity, type Crossing } from './crossing.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
 import { snatPath, type KnownPath } from './rules.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { count, duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
-
-export type Defect = 'legacy-zero-checksum' | 'udpcsum-not-updated';
 
 /**
  * A packet is masqueraded, encapsulated with its mark still on, and masqueraded again as the outer

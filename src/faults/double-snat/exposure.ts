@@ -2,7 +2,7 @@ import type { DeviceFact, NoSnatPath, SnatPath, Tunnel } from '../../event/fact.
 import { hex } from '../../explain/wording.js';
 import { atLeast } from '../../host/kernel.js';
 import type { Exposure, ExposureReport, Place } from '../fault.js';
-import type { Defect } from './diagnosis.js';
+import type { Defect } from './defect.js';
 import { quoteRule, remedies } from './remedies.js';
 
 const VERDICT = 'double-snat';

@@ -1,6 +1,6 @@
 import type { NatRule, SnatPath } from '../../event/fact.js';
 import type { Remedy } from '../../explain/finding.js';
-import type { Defect } from './diagnosis.js';
+import type { Defect } from './defect.js';
 
 /**
  * What cures the fault on the sending node, the surest first; says too what does not.
