@@ -32,15 +32,19 @@ struct {
 	__type(value, __u8);
 } followed SEC(".maps");
 
-/* The slot for --filter: one-instruction no-ops (goto +0), overwritten in the object's bytes by the
- * translated expression. `captured`: readable bytes, `length`: of the packet. */
-static __attribute__((noinline)) int expression(const __u8 *bytes, __u32 captured, __u32 length)
+/*
+ * The slot for --filter: one-instruction no-ops (goto +0), overwritten in the object's bytes by the
+ * translated expression. `captured`: readable bytes of the layer, `length`: of the packet. Not
+ * static, so that the verifier looks at it once and not at every call; a kernel before 5.13 takes no
+ * pointers in such a function, so without a filter the controller makes it static.
+ */
+__attribute__((noinline)) int expression(const struct layer *layer, __u32 captured, __u32 length)
 {
 	int matches;
 
 	asm volatile(".rept 2048\n.quad 5\n.endr\n%0 = 1"
 		     : "=r"(matches)
-		     : "r"(bytes), "r"(captured), "r"(length)
+		     : "r"(layer), "r"(captured), "r"(length)
 		     : "memory");
 	return matches;
 }
@@ -89,6 +93,7 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 	packet->outer.length = skb->len + (__u32)(skb->data - start);
 	packet->dns = 0;
 	packet->tunnel = TUNNEL_NONE;
+	packet->unused = packet->unused_end = 0;
 	if (!read_layer(&packet->outer, packet, 0))
 		return false;
 	header = transport(&packet->outer);
@@ -211,7 +216,7 @@ static __always_inline bool layer_matches(const struct layer *layer, const struc
 	__u32 captured = layer->family == 4 ? 20 : 40, left = packet->linear - layer->transport;
 
 	captured += left < TRANSPORT_BYTES ? left : TRANSPORT_BYTES;
-	return expression(layer->bytes, captured, layer->length);
+	return expression(layer, captured, layer->length);
 }
 
 static __always_inline bool is_followed(const struct tuple *flow)
@@ -227,67 +232,96 @@ static __always_inline void follow(const struct tuple *flow)
 		bpf_map_update_elem(&followed, flow, &one, BPF_ANY);
 }
 
+/* Of a conntrack entry. One at a time, because the stack is short (512 bytes over all calls). */
+static __always_inline bool tuple_matches(struct packet *packet, struct nf_conntrack_tuple *from)
+{
+	struct tuple tuple __attribute__((aligned(8))) = {};
+
+	read_tuple(&tuple, from);
+	put_tuple(&packet->outer, &tuple);
+	return layer_matches(&packet->outer, packet);
+}
+
+static __always_inline bool tuple_is_followed(struct nf_conntrack_tuple *from)
+{
+	struct tuple tuple __attribute__((aligned(8))) = {};
+
+	read_tuple(&tuple, from);
+	normalise(&tuple);
+	return is_followed(&tuple);
+}
+
+static __always_inline void follow_tuple(struct nf_conntrack_tuple *from)
+{
+	struct tuple tuple __attribute__((aligned(8))) = {};
+
+	read_tuple(&tuple, from);
+	normalise(&tuple);
+	follow(&tuple);
+}
+
 enum selection { NOT_SELECTED = 0, MATCHED = 1, FOLLOWED = 2 };
 
 /*
  * Whether the filter wants the packet: as it is, as the packet it carries, or with the addresses of
  * either tuple of its conntrack entry (a Service's address is gone after DNAT); or because its flow
  * matched before. Of a tunnel packet only the inner flow is followed: outer ports are shared.
- * Leaves the addresses in packet->outer changed.
+ * `nfct`: address of the entry, or 0. Leaves the addresses in packet->outer changed. Not static for
+ * the reason of expression().
  */
-static __attribute__((noinline)) int select_packet(struct packet *packet, struct sk_buff *skb)
+__attribute__((noinline)) int select_packet(struct packet *packet, __u64 nfct)
 {
 	struct tuple flow __attribute__((aligned(8))) = {};
-	struct tuple original __attribute__((aligned(8))) = {};
-	struct tuple reply __attribute__((aligned(8))) = {};
-	struct nf_conn *ct = conntrack(skb);
-	bool matched = layer_matches(&packet->outer, packet), known = false;
+	struct nf_conn *ct = (struct nf_conn *)(unsigned long)nfct;
+	bool matched, known = false;
 
-	if (packet->tunnel) {
-		tuple_of_layer(&flow, &packet->inner);
-		matched = matched || layer_matches(&packet->inner, packet);
-	} else {
-		tuple_of_layer(&flow, &packet->outer);
-	}
-	if (ct) {
-		read_tuple(&original, &ct->tuplehash[0].tuple);
-		read_tuple(&reply, &ct->tuplehash[1].tuple);
-		if (!matched) {
-			put_tuple(&packet->outer, &original);
-			matched = layer_matches(&packet->outer, packet);
-		}
-		if (!matched) {
-			put_tuple(&packet->outer, &reply);
-			matched = layer_matches(&packet->outer, packet);
-		}
-	}
-	normalise(&flow);
-	if (!matched)
-		known = is_followed(&flow);
-	if (ct && !packet->tunnel) {
-		normalise(&original);
-		normalise(&reply);
-		if (!matched && !known)
-			known = is_followed(&original) || is_followed(&reply);
-		if (matched || known) {
-			follow(&original);
-			follow(&reply);
-		}
-	}
-	if (!matched && !known)
+	if (!packet)
 		return NOT_SELECTED;
+	matched = layer_matches(&packet->outer, packet) ||
+		  (packet->tunnel && layer_matches(&packet->inner, packet));
+	tuple_of_layer(&flow, packet->tunnel ? &packet->inner : &packet->outer);
+	normalise(&flow);
+	if (ct) {
+		matched = matched || tuple_matches(packet, &ct->tuplehash[0].tuple) ||
+			  tuple_matches(packet, &ct->tuplehash[1].tuple);
+	}
+	if (!matched) {
+		known = is_followed(&flow);
+		if (!known && ct && !packet->tunnel)
+			known = tuple_is_followed(&ct->tuplehash[0].tuple) ||
+				tuple_is_followed(&ct->tuplehash[1].tuple);
+		if (!known)
+			return NOT_SELECTED;
+	}
 	follow(&flow);
+	if (ct && !packet->tunnel) {
+		follow_tuple(&ct->tuplehash[0].tuple);
+		follow_tuple(&ct->tuplehash[1].tuple);
+	}
 	return matched ? MATCHED : FOLLOWED;
 }
 
+/* Applies the filter to a packet that is wanted otherwise. */
+static __always_inline int selected(struct packet *packet, const struct sk_buff *skb)
+{
+	if (!filtering)
+		return MATCHED;
+	if (!packet->tunnel)
+		__builtin_memset(&packet->inner, 0, sizeof(packet->inner));
+	return select_packet(packet, (unsigned long)conntrack(skb));
+}
+
 /* The same for a socket: its flow as a SYN. A source port of 0 (before bind) cannot be followed. */
-static __attribute__((noinline)) int select_socket(const struct tuple *from)
+__attribute__((noinline)) int select_socket(const struct tuple *from)
 {
 	struct tuple flow __attribute__((aligned(8)));
-	struct layer syn = { .family = from->family, .protocol = PROTOCOL_TCP };
+	struct layer syn = { .protocol = PROTOCOL_TCP };
 	bool matched, bound;
 	__u32 captured;
 
+	if (!from)
+		return NOT_SELECTED;
+	syn.family = from->family;
 	for (int i = 0; i < 5; i++)
 		((__u64 *)&flow)[i] = ((const __u64 *)from)[i];
 	put_tuple(&syn, &flow);
@@ -310,7 +344,7 @@ static __attribute__((noinline)) int select_socket(const struct tuple *from)
 		bound = *(__u16 *)(flow.bytes + 32);
 		captured = 60;
 	}
-	matched = expression(syn.bytes, captured, captured);
+	matched = expression(&syn, captured, captured);
 	if (!bound)
 		return matched ? MATCHED : NOT_SELECTED;
 	normalise(&flow);

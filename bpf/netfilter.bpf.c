@@ -23,45 +23,49 @@ struct {
 	__type(value, struct noted);
 } passages SEC(".maps");
 
-static __always_inline void note(struct noted *noted, const struct packet *packet,
-				 struct sk_buff *skb)
+static __always_inline __u32 conntrack_status(const struct sk_buff *skb)
 {
-	const __u8 *header = transport(&packet->outer);
 	struct nf_conn *ct = conntrack(skb);
 
-	tuple_of_layer(&noted->tuple, &packet->outer);
-	noted->before.mark = skb->mark;
-	noted->before.status = ct ? BPF_CORE_READ(ct, status) : 0;
-	noted->before.sport = bytes16(header);
-	noted->before.dport = bytes16(header + 2);
-	noted->before.check =
-		bytes16(header + (packet->outer.protocol == PROTOCOL_TCP ? 16 : 6));
+	return ct ? BPF_CORE_READ(ct, status) : 0;
 }
 
-static __always_inline bool same_tuple(const struct tuple *a, const struct tuple *b)
+/* Whether the packet has other addresses or ports than the noted ones. */
+static __always_inline bool moved(const struct layer *layer, const struct tuple *tuple)
 {
-	const __u32 *x = (const __u32 *)a->bytes, *y = (const __u32 *)b->bytes;
+	const __u32 *then = (const __u32 *)tuple->bytes;
 
+	if (layer->family == 4)
+		return *(__u32 *)(layer->bytes + 12) != then[0] ||
+		       *(__u32 *)(layer->bytes + 16) != then[1] ||
+		       *(__u32 *)(layer->bytes + 20) != then[2];
 	for (int i = 0; i < 9; i++)
-		if (x[i] != y[i])
-			return false;
-	return true;
+		if (*(__u32 *)(layer->bytes + 8 + i * 4) != then[i])
+			return true;
+	return false;
 }
 
 SEC("netfilter")
 int netfilter_before(struct bpf_nf_ctx *ctx)
 {
-	const struct nf_hook_state *state = ctx->state;
 	struct sk_buff *skb = ctx->skb;
 	struct noted noted __attribute__((aligned(8))) = {};
 	struct passage passage = {};
 	struct packet packet;
+	const __u8 *header;
 
 	if (!read_packet(&packet, skb, skb->head + skb->network_header))
 		return NF_ACCEPT;
 	passage.skb = (unsigned long)skb;
-	passage.hook = state->hook;
-	note(&noted, &packet, skb);
+	passage.hook = ctx->state->hook;
+	header = transport(&packet.outer);
+	tuple_of_layer(&noted.tuple, &packet.outer);
+	noted.before.mark = skb->mark;
+	noted.before.status = conntrack_status(skb);
+	noted.before.sport = bytes16(header);
+	noted.before.dport = bytes16(header + 2);
+	noted.before.check =
+		bytes16(header + (packet.outer.protocol == PROTOCOL_TCP ? 16 : 6));
 	bpf_map_update_elem(&passages, &passage, &noted, BPF_ANY);
 	return NF_ACCEPT;
 }
@@ -71,14 +75,13 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 {
 	const struct nf_hook_state *state = ctx->state;
 	struct sk_buff *skb = ctx->skb;
-	struct noted now __attribute__((aligned(8))) = {};
 	struct sighting sighting = {};
 	struct passage passage = {};
 	struct net_device *device;
 	struct packet packet;
 	struct noted *noted;
-	__u32 fresh;
-	bool moved;
+	__u32 status;
+	bool rewritten;
 
 	if (!read_packet(&packet, skb, skb->head + skb->network_header))
 		return NF_ACCEPT;
@@ -88,8 +91,7 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 	if (!noted)
 		return NF_ACCEPT;
 	sighting.before = noted->before;
-	note(&now, &packet, skb);
-	moved = !same_tuple(&now.tuple, &noted->tuple);
+	rewritten = moved(&packet.outer, &noted->tuple);
 	bpf_map_delete_elem(&passages, &passage);
 
 	sighting.netns = netns_of_net(state->net);
@@ -99,30 +101,30 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 	device = state->hook == NF_INET_PRE_ROUTING ? state->in : state->out;
 	if (device)
 		sighting.ifindex = device->ifindex;
-	fresh = now.before.status & ~sighting.before.status & (IPS_SRC_NAT | IPS_DST_NAT);
-	if (filtering) {
-		int selection = select_packet(&packet, skb);
-
-		if (selection == NOT_SELECTED)
-			return NF_ACCEPT;
-		if (selection == FOLLOWED)
-			sighting.flags |= EVENT_FOLLOWED;
+	switch (selected(&packet, skb)) {
+	case NOT_SELECTED:
+		return NF_ACCEPT;
+	case FOLLOWED:
+		sighting.flags = EVENT_FOLLOWED;
 	}
-	if (now.before.mark != sighting.before.mark) {
+	if (skb->mark != sighting.before.mark) {
 		sighting.point = POINT_MARK_SET;
 		emit(&sighting, &packet, skb);
 	}
 	if (!conntrack(skb))
 		return NF_ACCEPT;
-	if (!(now.before.status & IPS_CONFIRMED)) {
-		if (fresh || now.before.mark ||
-		    (packet.tunnel && state->hook == NF_INET_POST_ROUTING)) {
-			sighting.point = POINT_NAT_SETUP;
-			emit(&sighting, &packet, skb);
-		}
-	} else if (moved) {
+	status = conntrack_status(skb);
+	if (status & IPS_CONFIRMED) {
+		if (!rewritten)
+			return NF_ACCEPT;
 		sighting.point = POINT_NAT_REWRITE;
-		emit(&sighting, &packet, skb);
+	} else {
+		/* also a null binding of a tunnel packet: it says that the second NAT was bypassed */
+		if (!(status & ~sighting.before.status & (IPS_SRC_NAT | IPS_DST_NAT)) &&
+		    !skb->mark && !(packet.tunnel && state->hook == NF_INET_POST_ROUTING))
+			return NF_ACCEPT;
+		sighting.point = POINT_NAT_SETUP;
 	}
+	emit(&sighting, &packet, skb);
 	return NF_ACCEPT;
 }

@@ -49,8 +49,10 @@ struct packet {
 	__u32 headers;		    /* bytes of headers to keep; for DNS up to its question */
 	__u8 dns;
 	__u8 tunnel; /* enum tunnel_kind */
+	__u16 unused;
 	struct layer outer;
 	struct layer inner; /* of a tunnel packet */
+	__u32 unused_end;
 };
 
 static __always_inline __u16 bytes16(const __u8 *bytes)

@@ -231,13 +231,11 @@ static __attribute__((noinline)) int emit(const struct sighting *sighting,
 static __always_inline int see(struct sighting *sighting, struct packet *packet,
 			       struct sk_buff *skb)
 {
-	if (filtering) {
-		int selection = select_packet(packet, skb);
-
-		if (selection == NOT_SELECTED)
-			return 0;
-		if (selection == FOLLOWED)
-			sighting->flags |= EVENT_FOLLOWED;
+	switch (selected(packet, skb)) {
+	case NOT_SELECTED:
+		return 0;
+	case FOLLOWED:
+		sighting->flags |= EVENT_FOLLOWED;
 	}
 	return emit(sighting, packet, skb);
 }

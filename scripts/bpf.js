@@ -18,7 +18,10 @@ export function sourceHash() {
   for (const name of readdirSync(folder)
     .filter((file) => /\.[ch]$/.test(file))
     .sort())
-    hash.update(`${name}\n`).update(readFileSync(join(folder, name))).update('\n');
+    hash
+      .update(`${name}\n`)
+      .update(readFileSync(join(folder, name)))
+      .update('\n');
   return hash.digest('hex');
 }
 
@@ -59,7 +62,9 @@ export const targets = TARGETS.map(({ name }) => name);
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const clang = compiler();
   if (!clang) {
-    console.error('skbwhy: clang 14 is needed to build the eBPF objects (apt-get install clang-14)');
+    console.error(
+      'skbwhy: clang 14 is needed to build the eBPF objects (apt-get install clang-14)',
+    );
     process.exit(1);
   }
   for (const target of targets) build(clang, target, join(folder, `skbwhy.${target}.o`));

@@ -1,4 +1,4 @@
-// Generated from bpf/event.h's BTF by scripts/layout.ts: do not edit.
+// Generated from bpf/event.h's BTF by scripts/layout.js: do not edit.
 
 /** Where each field of `struct event` stands: `[offset, size]` in bytes. */
 export const LAYOUT = {

@@ -108,6 +108,14 @@ export class Btf {
     return this.find(BTF_KIND.FUNC, name) !== undefined;
   }
 
+  /** Makes a function static: the linkage stands where others have their count. */
+  makeStatic(name: string): void {
+    const id = this.find(BTF_KIND.FUNC, name);
+    if (id === undefined) return;
+    const at = this.at(id) + 4;
+    this.bytes.writeUInt32LE((this.bytes.readUInt32LE(at) & 0xffff0000) >>> 0, at);
+  }
+
   members(id: number): BtfMember[] {
     const members: BtfMember[] = [];
     const bitFields = this.bytes.readUInt32LE(this.at(id) + 4) >>> 31;

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { SkbwhyError } from '../event/errors.js';
 import type { PlanEntry } from '../event/point.js';
-import type { Btf } from './btf.js';
+import { Btf } from './btf.js';
 import { Elf } from './elf.js';
 import { errnoName, native, type Pointer } from './libbpf.js';
 import { planPoints } from './plan.js';
@@ -10,6 +10,10 @@ import type { ProgramName } from './points.js';
 const BPF_PROG_TYPE_NETFILTER = 32;
 const BPF_NETFILTER = 45;
 const EPERM = 1;
+/** the function that is a filter's place */
+const SLOT = 'expression';
+/** functions with pointer arguments that are not static, which only Linux 5.13 takes; all for the filter */
+const GLOBAL_FUNCTIONS = [SLOT, 'select_packet', 'select_socket'];
 const LOG_BYTES = 1 << 16;
 const OBJECT_NAMES: Partial<Record<NodeJS.Architecture, string>> = {
   x64: 'skbwhy.x86-64.o',
@@ -68,12 +72,19 @@ export function prepareObject(bytes: Buffer, constants: Constants, btf: Btf): vo
   bytes[place('netns_only')] = constants.netnsOnly ? 1 : 0;
   bytes[place('filtering')] = constants.filter ? 1 : 0;
   bytes[place('kfree_skb_arguments')] = btf.tracepointArguments('kfree_skb');
-  if (constants.filter) patchFilter(elf, constants.filter);
+  if (constants.filter) {
+    patchFilter(elf, constants.filter);
+    return;
+  }
+  const types = elf.section('.BTF');
+  if (!types) return;
+  const own = new Btf(bytes.subarray(types.offset, types.offset + types.size));
+  for (const name of GLOBAL_FUNCTIONS) own.makeStatic(name);
 }
 
 /** Fills the slot of expression(): no-ops (goto +0), then the code, so that it ends the function. */
 function patchFilter(elf: Elf, code: Buffer): void {
-  const slot = elf.symbol('expression');
+  const slot = elf.symbol(SLOT);
   if (!slot) throw new SkbwhyError('file-unreadable', 'the eBPF object has no filter slot');
   if (code.length > slot.size)
     throw new SkbwhyError(
