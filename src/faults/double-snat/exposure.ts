@@ -228,5 +228,5 @@ function kubernetesText(enough: boolean, paths: readonly SnatPath[]): string {
     return `Upgrading Kubernetes is not enough here: ${quoteRule(other.second)} asks for no mark.`;
   return other.first && other.masqueradeFirst
     ? `Upgrading Kubernetes is not enough here: ${quoteRule(other.first)} masquerades the packet before the chain that clears the mark is reached.`
-    : 'Upgrading Kubernetes is not enough here: clearing the mark where the outer packet is masqueraded leaves another way.';
+    : 'Upgrading Kubernetes is not enough here: an earlier rule takes the packet out of POSTROUTING with its mark, before the chain that clears it is reached.';
 }

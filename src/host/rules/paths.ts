@@ -163,10 +163,17 @@ function findPaths(
       (mark: number): Watcher =>
       (rule, action, state) =>
         noteMasquerade(masquerade, rule, action, state, mark);
+    // an outer packet's way depends on the mark alone
+    const outerWays = new Map<number, State[]>();
+    const outerOf = (mark: number): State[] => {
+      const known = outerWays.get(mark);
+      if (known) return known;
+      const states = outerStates(tables, tunnel, mark, watch(mark));
+      outerWays.set(mark, states);
+      return states;
+    };
     const unmarkedOuter = new Set(
-      outerStates(tables, tunnel, 0, [], watch(0)).flatMap(({ snat }) =>
-        snat ? [ruleKey(snat.rule)] : [],
-      ),
+      outerOf(0).flatMap(({ snat }) => (snat ? [ruleKey(snat.rule)] : [])),
     );
     for (const family of ['ip', 'ip6'] as const)
       for (const [mark, setters] of startMarks(tables, marking, family)) {
@@ -177,8 +184,7 @@ function findPaths(
           const cleared = state.marked.at(-1) ?? null;
           if (mark !== 0 && (surviving & mark) === 0 && state.snat)
             why.note('mark-cleared', cleared);
-          const { assumes } = state;
-          for (const outer of outerStates(tables, tunnel, surviving, assumes, watch(surviving))) {
+          for (const outer of outerOf(surviving)) {
             if (!outer.snat) continue;
             const changes = whatChanges(outer.snat.action, tunnel);
             if (!changes) {
@@ -206,7 +212,7 @@ function findPaths(
               clearing: needsMark ? clearingRule(tables, mark, outer.snat.rule) : null,
               masqueradeFirst: false,
               curedByClearing: false,
-              assumes: outer.assumes,
+              assumes: [...new Set([...state.assumes, ...outer.assumes])],
             };
             if (needsMark && mark !== 0 && setters.length === 0)
               path.assumes = [
@@ -290,7 +296,6 @@ function outerStates(
   tables: readonly Table[],
   tunnel: TunnelEnd,
   mark: number,
-  assumes: string[],
   watch: Watcher,
 ): State[] {
   const { family } = tunnel;
@@ -312,7 +317,7 @@ function outerStates(
     translated: false,
     guessed: peers.length > 0 ? [] : ['destination'],
   };
-  const sent = walkHook(tables, 'output', [enter(packet, assumes)], { skipNat: true });
+  const sent = walkHook(tables, 'output', [enter(packet)], { skipNat: true });
   return walkHook(tables, 'postrouting', sent, { watch });
 }
 

@@ -59,12 +59,12 @@ export function basesOf(
 /** What is seen on the way, for those who want to tell. */
 export type Watcher = (rule: NatRule, action: SnatAction, state: State) => void;
 
-export const enter = (packet: AbstractPacket, assumes: string[] = []): State => ({
+export const enter = (packet: AbstractPacket): State => ({
   packet,
   unknownBits: 0,
   snat: null,
   marked: [],
-  assumes,
+  assumes: [],
 });
 
 /** More ways than this through one chain are thinned out to those that differ in mark and NAT. */
@@ -133,10 +133,10 @@ function walkChain(
       }
     }
     for (const [decision, jumpers] of jumping) {
-      if (!decision.sure) next.push(...jumpers);
-      for (const name of decision.targets) {
+      if (!decision.sure || depth === 0) next.push(...jumpers);
+      for (const name of depth === 0 ? [] : decision.targets) {
         const target = table.chains.get(name);
-        if (!target || depth === 0) continue;
+        if (!target) continue;
         const there = decision.sure
           ? jumpers
           : jumpers.map((state) => assume(state, `${rule.text} → ${name}`));
@@ -246,13 +246,14 @@ function test(match: Match, state: State): Answer {
     default: {
       const values = packet.fields[match.match];
       const inside = intersect(values, match.values);
+      if (inside.length === 0) return sure(false, match.negated);
       const outside = subtract(values, match.values);
-      const narrowed = (set: RangeSet): State[] =>
-        set.length === 0
-          ? []
-          : [{ ...state, packet: { ...packet, fields: { ...packet.fields, [match.match]: set } } }];
+      if (outside.length === 0) return sure(true, match.negated);
+      const narrowed = (set: RangeSet): State[] => [
+        { ...state, packet: { ...packet, fields: { ...packet.fields, [match.match]: set } } },
+      ];
       // to be inside is the special case that a guessed field needs luck for
-      const guess = packet.guessed.includes(match.match) && outside.length > 0;
+      const guess = packet.guessed.includes(match.match);
       const within = narrowed(inside).map((one) =>
         guess ? assume(one, "a tunnel peer's address is among those the rule names") : one,
       );
