@@ -9,7 +9,7 @@
 #ifndef SKBWHY_EVENT_H
 #define SKBWHY_EVENT_H
 
-/* Longest header stack kept: IPv6 + UDP + VXLAN + Ethernet + IPv6 + TCP without options is 130
+/* Longest header stack kept: IPv6 + UDP + VXLAN + Ethernet + IPv6 + TCP with all options is 170
  * bytes; a DNS question inside a tunnel fits up to a name of about 100 bytes. */
 #define PACKET_BYTES 192
 
@@ -102,8 +102,8 @@ struct event {
 	struct tuple reply;
 
 	union {
-		/* headers from the network header on: IP, UDP + tunnel + Ethernet + IP, TCP or UDP,
-		 * DNS header and question; payload never */
+		/* headers from the network header on: IP, UDP + tunnel + Ethernet + IP, TCP with its
+		 * options or UDP, DNS header and question; payload never */
 		__u8 packet[PACKET_BYTES];
 		/* socket.state and tcp.retransmit have no packet: packet_length is 0 */
 		struct {

@@ -81,6 +81,18 @@ static __always_inline bool opens_or_resets(const __u8 *tcp)
 	return tcp[13] & 0x06; /* SYN, RST */
 }
 
+/* Keeps TCP's options too, where they can be had: without them, no checksum over a SYN can be
+ * verified. */
+static __always_inline void keep_tcp(struct packet *packet, const __u8 *tcp, __u32 start)
+{
+	__u32 header = (tcp[12] >> 4) * 4;
+
+	packet->headers = start + TRANSPORT_BYTES;
+	if (header > TRANSPORT_BYTES && start + header <= packet->linear &&
+	    start + header <= PACKET_BYTES)
+		packet->headers = start + header;
+}
+
 /* Reads the packet whose network header is at `start`; false when nobody wants it. */
 static __always_inline bool read_packet(struct packet *packet, struct sk_buff *skb,
 					const unsigned char *start)
@@ -98,7 +110,7 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 		return false;
 	header = transport(&packet->outer);
 	if (packet->outer.protocol == PROTOCOL_TCP) {
-		packet->headers = packet->outer.transport + TRANSPORT_BYTES;
+		keep_tcp(packet, header, packet->outer.transport);
 		return opens_or_resets(header);
 	}
 	if (packet->outer.protocol != PROTOCOL_UDP)
@@ -129,7 +141,7 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 	header = transport(&packet->inner);
 	packet->headers = packet->inner.transport;
 	if (packet->inner.protocol == PROTOCOL_TCP) {
-		packet->headers += TRANSPORT_BYTES;
+		keep_tcp(packet, header, packet->inner.transport);
 		return opens_or_resets(header);
 	}
 	if (packet->inner.protocol == PROTOCOL_UDP && has_dns_port(header)) {

@@ -13,7 +13,7 @@
 #include "kernel.h"
 
 #define LAYER_BYTES 64
-#define TRANSPORT_BYTES 20 /* of the transport header: TCP without options */
+#define TRANSPORT_BYTES 20 /* of the transport header that are looked at: TCP without options */
 #define EXTENSION_HEADERS 6 /* IPv6 extension headers that are skipped at most */
 #define DNS_PORT 53
 #define DNS_HEADER 12
