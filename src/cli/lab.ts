@@ -70,7 +70,7 @@ export function settingsTable({ lab }: Fault): string {
   return table(
     lab.settings.map((s) => [
       `  ${s.key}`,
-      s.default === null ? "(kernel's)" : `${String(s.default)}${s.unit ? ` ${s.unit}` : ''}`,
+      s.default === null ? '–' : `${String(s.default)}${s.unit ? ` ${s.unit}` : ''}`,
       `${s.help}${s.values ? ` (${s.values.join(', ')})` : ''}`,
     ]),
   );

@@ -1,6 +1,12 @@
 import pc from 'picocolors';
 import stringWidth from 'string-width';
-import type { Finding, FindingAttempt, Report, Unexplained } from '../explain/finding.js';
+import type {
+  Finding,
+  FindingAttempt,
+  Prediction,
+  Report,
+  Unexplained,
+} from '../explain/finding.js';
 import { count, duration, hex, hex16 } from '../explain/wording.js';
 
 /** A report as people read it: verdict first, then the ladder of attempts, the proof, what to do. */
@@ -60,14 +66,7 @@ export function findingText(finding: Finding): string {
     );
   for (const reason of finding.loweredFor) head.push(`${pc.dim('not sure')}   ${reason}`);
   const parts = [head.join('\n'), wrap(finding.summary, 100), ladder(finding.attempts)];
-  if (finding.prediction)
-    parts.push(
-      wrap(
-        `${pc.dim('predicted')}  ${finding.prediction.text}${finding.prediction.observedMs === null ? '' : `; observed: ${duration(finding.prediction.observedMs)}`}`,
-        100,
-        '           ',
-      ),
-    );
+  if (finding.prediction) parts.push(predictionText(finding.prediction));
   parts.push(
     [
       pc.bold('Proof'),
@@ -99,6 +98,13 @@ export function findingText(finding: Finding): string {
       ].join('\n'),
     );
   return parts.join('\n\n');
+}
+
+function predictionText({ recoverAtMs, observedMs, text }: Prediction): string {
+  const when =
+    recoverAtMs === null ? 'nothing' : recoverAtMs === 'never' ? 'never' : duration(recoverAtMs);
+  const seen = observedMs === null ? '' : `, observed ${duration(observedMs)}`;
+  return wrap(`${pc.dim('predicted')}  ${when}${seen}: ${text}`, 100, '           ');
 }
 
 function ladder(attempts: readonly FindingAttempt[]): string {

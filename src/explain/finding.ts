@@ -74,6 +74,14 @@ export type BypassReason =
 export type Confidence = 'proved' | 'likely' | 'possible';
 export type Outcome = 'pending' | 'recovered' | 'failed';
 
+/** When an exchange gets through, by the settings alone, and when it did. */
+export interface Prediction {
+  /** `never`: no attempt of the schedule gets through; null: the settings needed are not known */
+  recoverAtMs: number | 'never' | null;
+  observedMs: number | null;
+  text: string;
+}
+
 /** What a fault's diagnosis says of an exchange; the explainer adds the rest of the finding. */
 export interface Diagnosis {
   verdict: string;
@@ -89,12 +97,7 @@ export interface Diagnosis {
   subject: Subject;
   attempts: FindingAttempt[];
   bypass: { attempt: number; why: BypassReason; text: string } | null;
-  /** `never`: no attempt of the schedule gets through; null: the settings needed are not known */
-  prediction: {
-    recoverAtMs: number | 'never' | null;
-    observedMs: number | null;
-    text: string;
-  } | null;
+  prediction: Prediction | null;
   chain: Claim[];
   ruledOut: RuledOut[];
   remedies: Remedy[];

@@ -1,5 +1,5 @@
 import type { Case } from '../../explain/diagnose.js';
-import type { Diagnosis } from '../../explain/finding.js';
+import type { Prediction } from '../../explain/finding.js';
 import { predictRecovery, synGaps } from '../../explain/schedule.js';
 import type { Crossing } from './crossing.js';
 import { duration, toMicroseconds } from '../../explain/wording.js';
@@ -15,7 +15,7 @@ export function predict(
   exchange: Case,
   crossings: readonly Crossing[],
   sender: number,
-): NonNullable<Diagnosis['prediction']> {
+): Prediction {
   const { observations, world, startedAt } = exchange;
   const socket = observations.find(
     (o) => o.point === 'socket.state' || o.point === 'tcp.retransmit',
@@ -35,7 +35,7 @@ export function predict(
     return {
       recoverAtMs: null,
       observedMs,
-      text: 'no prediction: nf_conntrack_udp_timeout of the sending node is not known',
+      text: 'nf_conntrack_udp_timeout of the sending node is not known',
     };
   let gaps: number[];
   let schedule: string;
@@ -58,14 +58,10 @@ export function predict(
   const rule = rehashes
     ? `the socket picks a new hash at each retransmission timeout (txrehash=1), so the first retransmission has another outer port and another conntrack entry`
     : `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
-  const when =
-    recoverAtMs === 'never'
-      ? `no gap is that long: never`
-      : `it gets through after ${duration(recoverAtMs)}`;
   return {
     recoverAtMs: recoverAtMs === 'never' ? 'never' : toMicroseconds(recoverAtMs),
     observedMs,
-    text: `${rule}; with ${schedule} ${when}`,
+    text: `${rule}; by ${schedule}${recoverAtMs === 'never' ? ', none of which is that long' : ''}`,
   };
 }
 
