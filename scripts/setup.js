@@ -138,8 +138,11 @@ function installNpmPackages() {
   const [command, first] = npm?.endsWith('.js') ? [process.execPath, [npm]] : ['npm', []];
   const args = [...first, 'ci', '--loglevel=error', '--include=dev', '--include=optional'];
   const result = run(command, args, headers);
-  if (result.status !== 0)
-    fail('npm ci failed', result.error?.message ?? result.stdout + result.stderr);
+  if (result.status !== 0) {
+    // what went wrong stands first; help with npm's options follows
+    const said = result.error?.message ?? result.stdout + result.stderr;
+    fail('npm ci failed', said.split('\n').slice(0, 12).join('\n'));
+  }
 }
 
 /**

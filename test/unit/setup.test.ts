@@ -33,14 +33,31 @@ describe('the set-up', () => {
   });
 });
 
+interface Package {
+  name?: string;
+  resolved?: string;
+  hasInstallScript?: true;
+  dependencies?: Record<string, string>;
+  optionalDependencies?: Record<string, string>;
+}
+
 describe('the lock file', () => {
   const { packages } = json('package-lock.json') as {
-    packages: Record<string, { resolved?: string; hasInstallScript?: true; name?: string }>;
+    packages: Record<string, Package>;
   };
 
   test('names no host to download from', () => {
     for (const [path, { resolved }] of Object.entries(packages))
       assert.equal(resolved, undefined, path);
+  });
+
+  test('is whole: npm ci refuses one that lacks packages, also those for other machines', () => {
+    const there = new Set(
+      Object.keys(packages).map((path) => path.replace(/.*node_modules\//, '')),
+    );
+    for (const [path, { dependencies, optionalDependencies }] of Object.entries(packages))
+      for (const name of Object.keys({ ...dependencies, ...optionalDependencies }))
+        assert.ok(there.has(name), `${name}, for ${path || 'the project'}`);
   });
 
   test('brings no install script that package.json does not allow', () => {
