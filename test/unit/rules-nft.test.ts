@@ -10,7 +10,7 @@ const match = (left: unknown, right: unknown, op = '==') => ({ match: { op, left
 const setMark = (value: unknown) => ({ mangle: { key: mark, value } });
 
 /** The steps of a rule with these expressions. */
-function steps(...expr: unknown[]): Step[] {
+function steps(...expr: unknown[]): readonly Step[] {
   const [table] = parseNft(ruleset(expr), '', new Set());
   return table!.chains.get('post')!.rules[0]!.steps;
 }

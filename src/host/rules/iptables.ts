@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { NatRule } from '../../event/fact.js';
-import type { Action, Chain, Field, Hook, Match, Rule, Step, Table } from './model.js';
+import type { Action, Field, Hook, Match, Rule, Step, Table } from './model.js';
 import { only, prefix, union, type RangeSet } from './ranges.js';
 
 /** Hooks of the built-in chains. */
@@ -23,7 +23,7 @@ const priority = (table: string, hook: Hook): number =>
     : (PRIORITIES[table] ?? 0);
 
 /** After how many rules other work gets its turn. */
-const SLICE = 500;
+const SLICE = 250;
 
 /**
  * Reads what iptables-save (or ip6tables-save) prints, one table or several. What it does not know
@@ -56,9 +56,8 @@ export async function parseIptables(
           : null;
       table.chains.set(name, { name, base, rules: [] });
     } else if (line.startsWith('-A ')) {
-      const words = split(line);
-      const chain = table.chains.get(words[1] ?? '');
-      if (chain) chain.rules.push(parseRule(words.slice(2), line, chain, table));
+      const chain = table.chains.get(line.slice(3, line.indexOf(' ', 3)));
+      if (chain) chain.rules.push(new SavedRule(line, chain.rules.length + 1, table));
       if (++count % SLICE === 0) await setImmediate();
     }
   }
@@ -112,7 +111,29 @@ const PORTS: Record<string, Field> = {
   '--destination-ports': 'dport',
 };
 
-function parseRule(words: string[], text: string, chain: Chain, table: Table): Rule {
+/** A rule as iptables-save prints it; its words are looked at when they are asked for. */
+class SavedRule implements Rule {
+  readonly targets: readonly string[];
+  readonly marks: boolean;
+  private parsed: Step[] | undefined;
+
+  constructor(
+    readonly text: string,
+    readonly handle: number,
+    private readonly table: Table,
+  ) {
+    // the last one: a comment before it may hold anything
+    const target = / -[jg] (\S+)(?!.* -[jg] )/.exec(text)?.[1] ?? '';
+    this.targets = table.chains.has(target) ? [target] : [];
+    this.marks = target === 'MARK' || target === 'CONNMARK';
+  }
+
+  get steps(): readonly Step[] {
+    return (this.parsed ??= parseSteps(split(this.text).slice(2), this.table));
+  }
+}
+
+function parseSteps(words: string[], table: Table): Step[] {
   const steps: Step[] = [];
   let module = '';
   for (let at = 0; at < words.length;) {
@@ -143,7 +164,7 @@ function parseRule(words: string[], text: string, chain: Chain, table: Table): R
     const match = parseMatch(option, value, module, negated);
     steps.push(match ?? { match: 'unknown', text: words.slice(start, at).join(' ') });
   }
-  return { handle: chain.rules.length + 1, text, steps };
+  return steps;
 }
 
 function parseMatch(option: string, value: string, module: string, negated: boolean): Match | null {

@@ -26,7 +26,12 @@ export interface Rule {
   handle: number;
   /** as the rule's own tool prints it */
   text: string;
-  steps: Step[];
+  /** may be worked out when first asked for: most rules of a node are never walked through */
+  readonly steps: readonly Step[];
+  /** chains that it may lead to */
+  readonly targets: readonly string[];
+  /** it may change the mark */
+  readonly marks: boolean;
 }
 
 export type Step = Match | Action;

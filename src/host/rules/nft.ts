@@ -1,5 +1,13 @@
 import { protocolNumber } from './iptables.js';
-import type { Action, Chain, Hook, Match, Step, Table } from './model.js';
+import {
+  isMatch,
+  type Action,
+  type Chain,
+  type Hook,
+  type Match,
+  type Step,
+  type Table,
+} from './model.js';
 import { ANY_PORT, prefix, subtract, union, type RangeSet } from './ranges.js';
 
 const HOOKS: Readonly<Record<string, Hook>> = {
@@ -55,12 +63,16 @@ export function parseNft(json: string, text: string, skip: ReadonlySet<string>):
     if (!chain) continue;
     const handle = Number(get(rule, 'handle'));
     const expressions = list(get(rule, 'expr'));
+    const steps = expressions.flatMap((expression) =>
+      parseExpression(expression, (name) => verdictMaps.get(`${place(rule)} ${name}`) ?? []),
+    );
+    const actions = steps.flatMap((step) => (isMatch(step) ? [] : [step]));
     chain.rules.push({
       handle,
       text: texts.get(`${place(rule)} ${chain.name} ${handle}`) ?? JSON.stringify(expressions),
-      steps: expressions.flatMap((expression) =>
-        parseExpression(expression, (name) => verdictMaps.get(`${place(rule)} ${name}`) ?? []),
-      ),
+      steps,
+      targets: actions.flatMap((action) => ('targets' in action ? action.targets : [])),
+      marks: actions.some((action) => action.do === 'mark' || action.do === 'mark-unknown'),
     });
   }
   return [...tables.values()];

@@ -86,7 +86,7 @@ function markingRules(tables: readonly Table[]): Marking[] {
   for (const table of tables)
     for (const chain of reachable(table))
       for (const rule of chain.rules)
-        for (const step of rule.steps)
+        for (const step of rule.marks ? rule.steps : [])
           // what toggles a bit in place (--xor-mark) takes a mark away rather than giving one
           if (!isMatch(step) && step.do === 'mark' && (step.xor & ~step.and) !== 0)
             result.push({
@@ -104,16 +104,14 @@ function reachable(table: Table, hook?: string): Set<Chain> {
   );
   const seen = new Set(todo);
   for (const chain of todo)
-    for (const { steps } of chain.rules)
-      for (const step of steps)
-        if (!isMatch(step) && (step.do === 'jump' || step.do === 'goto'))
-          for (const name of step.targets) {
-            const target = table.chains.get(name);
-            if (target && !seen.has(target)) {
-              seen.add(target);
-              todo.push(target);
-            }
-          }
+    for (const { targets } of chain.rules)
+      for (const name of targets) {
+        const target = table.chains.get(name);
+        if (target && !seen.has(target)) {
+          seen.add(target);
+          todo.push(target);
+        }
+      }
   return seen;
 }
 
@@ -344,7 +342,7 @@ function clearingRule(tables: readonly Table[], mark: number, second: NatRule): 
   for (const table of tables)
     for (const chain of reachable(table, 'postrouting'))
       for (const rule of chain.rules)
-        for (const step of rule.steps)
+        for (const step of rule.marks ? rule.steps : [])
           if (!isMatch(step) && step.do === 'mark') {
             const after = ((mark & step.and) ^ step.xor) >>> 0;
             if ((after & mark) === 0 && table.name === second.table)
@@ -368,19 +366,25 @@ function clearingAt(
     if (!mark) return rule;
     const clear: Action = { do: 'mark', and: ~mark >>> 0, xor: 0 };
     const at = rule.steps.findIndex((step) => !isMatch(step) && step.do === 'snat');
-    return { ...rule, steps: rule.steps.toSpliced(at, 0, clear) };
+    const { text, handle, targets, steps } = rule;
+    return { text, handle, targets, marks: true, steps: steps.toSpliced(at, 0, clear) };
   };
+  const places = new Set(
+    paths.flatMap(({ first, second }) => [first, second].map((rule) => rule?.chain)),
+  );
   return tables.map((table) => ({
     ...table,
     chains: new Map(
       [...table.chains].map(([name, chain]) => [
         name,
-        {
-          ...chain,
-          rules: chain.rules.map((rule) =>
-            clearing(rule, marks.get(ruleKey(natRule(table, chain, rule)))),
-          ),
-        },
+        places.has(name)
+          ? {
+              ...chain,
+              rules: chain.rules.map((rule) =>
+                clearing(rule, marks.get(ruleKey(natRule(table, chain, rule)))),
+              ),
+            }
+          : chain,
       ]),
     ),
   }));
@@ -429,12 +433,10 @@ function inOrder(tables: readonly Table[], rules: MasqueradeRule[]): MasqueradeR
     for (const rule of chain.rules) {
       const key = ruleKey(natRule(table, chain, rule));
       if (!order.has(key)) order.set(key, order.size);
-      for (const step of rule.steps)
-        if (!isMatch(step) && (step.do === 'jump' || step.do === 'goto'))
-          for (const name of step.targets) {
-            const target = table.chains.get(name);
-            if (target && !seen.includes(target)) visit(table, target, [...seen, target]);
-          }
+      for (const name of rule.targets) {
+        const target = table.chains.get(name);
+        if (target && !seen.includes(target)) visit(table, target, [...seen, target]);
+      }
     }
   };
   for (const { table, chain } of basesOf(tables, 'postrouting')) visit(table, chain, [chain]);

@@ -145,7 +145,7 @@ function walkChain(
         (decision.do === 'jump' ? next : returned).push(...ways.returned);
       }
     }
-    current = thin(next);
+    current = next.length > current.length ? thin(next) : next;
   }
   return { returned: thin([...returned, ...current]), accepted: thin(accepted) };
 }
