@@ -68,17 +68,32 @@ export class Exchange {
     return true;
   }
 
-  /** Copies the cursor's record in, as part of the current attempt. */
-  add(cursor: Cursor, session: number, time: number): void {
+  /**
+   * The attempt whose packet bears this IP identification, from 1: a packet that waited (for a
+   * neighbour, in a queue) may die after later ones were sent. The current one where none does.
+   */
+  attemptOf(ipId: number): number {
+    const index = ipId === 0 ? -1 : this.attempts.findLastIndex((a) => a.ipId === ipId);
+    return index < 0 ? Math.max(this.attempts.length, 1) : index + 1;
+  }
+
+  /** Copies the cursor's record in, as part of an attempt, the current one if not told. */
+  add(cursor: Cursor, session: number, time: number, attempt?: number): void {
     this.addRecord(
       cursor.bytes.subarray(cursor.base, cursor.base + cursor.size),
       session,
       cursor.seq,
+      attempt,
     );
     if (time > this.lastTime) this.lastTime = time;
   }
 
-  addRecord(record: Buffer, session: number, seq: number): void {
+  addRecord(
+    record: Buffer,
+    session: number,
+    seq: number,
+    attempt = Math.max(this.attempts.length, 1),
+  ): void {
     // A flood of one exchange's events must not grow it without bound; what matters is at its start and end.
     if (this.entries.length >= MAX_RECORDS) return;
     const size = record.length;
@@ -93,7 +108,7 @@ export class Exchange {
       seq,
       at: this.used,
       size,
-      attempt: Math.max(this.attempts.length, 1),
+      attempt,
     });
     this.used += size;
     this.decoded = null;

@@ -250,16 +250,14 @@ export class Explainer {
       this.alias(exchange, inverse);
     }
     const drop = point === Point['packet.drop'];
+    const ipId = this.headers.flow.identification(cursor.bytes);
     const previous = exchange.attempts.length;
     if (!drop || previous === 0) {
-      if (
-        exchange.arrive(placeOf(cursor), this.headers.flow.identification(cursor.bytes), time) &&
-        previous > 0
-      )
-        this.judge(exchange);
+      const again = exchange.arrive(placeOf(cursor), ipId, time);
+      if (again && previous > 0) this.judge(exchange);
     }
     this.adopt(exchange, cursor.sock);
-    exchange.add(cursor, session, time);
+    exchange.add(cursor, session, time, drop ? exchange.attemptOf(ipId) : undefined);
     if (drop) {
       exchange.dropped = true;
       this.judge(exchange);

@@ -51,12 +51,17 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     excluded.push('double-snat: none of its SYNs entered a tunnel');
 
   const next: string[] = [];
+  const last = syns.findLast((o) => o.point !== 'packet.drop');
   const lastPlace = attempts.at(-1)?.lastSeen;
   if (dropped) next.push(`look at what drops it: ${dropped.drop}`);
   else if (reset)
     next.push('look for the process that should listen there, or the rule that rejects');
   else if (answers.length > 0)
     next.push('trace the client’s side too: the answer was seen, the end of the handshake was not');
+  else if (last && last.world.owns(last.netns, last.headers.flow.destination(last.record).address))
+    next.push(
+      `the SYN reached ${last.world.netnsName(last.netns)}, whose address it is for, and was not answered: look there at the listening socket and its accept queue (ss -ltn), and at rules that consume packets`,
+    );
   else if (lastPlace)
     next.push(
       `trace the next hop after ${lastPlace}: record there at the same time, then explain both files together`,

@@ -63,6 +63,16 @@ export class World {
     return this.device(netns, ifindex)?.fact.name ?? `device ${ifindex}`;
   }
 
+  /** Does a device of the namespace bear this address? */
+  owns(netns: number, address: string): boolean {
+    for (const list of this.devices.values()) {
+      const { fact } = list.at(-1)!;
+      if (fact.netns === netns && !fact.gone)
+        for (const own of fact.addresses) if (own.split('/')[0] === address) return true;
+    }
+    return false;
+  }
+
   rules(netns: number, time = Infinity): Known<RulesFact> | null {
     return at(this.rules_.get(netns), time);
   }
