@@ -218,11 +218,9 @@ function settingsText(settings: Record<string, string>): string {
 
 function exposureText(exposure: Exposure): string {
   const { verdict, defect, confidence, why, remedies } = exposure;
-  const sure = confidence === 'proved' ? '' : `, ${confidence}`;
+  const word = confidence === 'proved' ? 'exposed' : 'possibly exposed';
   return [
-    pc.bold(
-      pc.red(`exposed: ${verdict}${defect ? ` (${defect})` : ''} at ${placeText(exposure)}${sure}`),
-    ),
+    pc.bold(pc.red(`${word}: ${verdict}${defect ? ` (${defect})` : ''} at ${placeText(exposure)}`)),
     ...why.map((text) => wrap(`  - ${text}`, WIDTH, '    ')),
     pc.bold('  What to do'),
     ...remedies.map(

@@ -7,7 +7,7 @@ import { readSections } from './read.js';
 import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds, viaOf } from './rules/read.js';
 import { parseSettings, SETTINGS_SCRIPT } from './settings.js';
 
-/** Devices and rules of one namespace are read again after so long. */
+/** Devices and rules of one namespace are read again after so long, unless told otherwise. */
 const FULL_EVERY_MS = 3_000;
 /** Namespaces read in one poll: wholly, and settings and counters only. New ones come on top. */
 const FULL_AT_ONCE = 2;
@@ -37,8 +37,14 @@ export class HostWatch {
   private nft: Promise<boolean> | undefined;
   private busy = false;
 
-  /** @param namespaces which ones to follow; asked again at every poll */
-  constructor(private readonly namespaces: () => Namespace[] | Promise<Namespace[]>) {}
+  /**
+   * @param namespaces which ones to follow; asked again at every poll
+   * @param fullEveryMs after how long a namespace's devices and rules are read again
+   */
+  constructor(
+    private readonly namespaces: () => Namespace[] | Promise<Namespace[]>,
+    private readonly fullEveryMs = FULL_EVERY_MS,
+  ) {}
 
   /** Everything, once. */
   start(): Promise<Fact[]> {
@@ -65,7 +71,7 @@ export class HostWatch {
       const fresh = namespaces.filter((namespace) => !state(namespace)).slice(0, newAtOnce);
       const known = namespaces.filter(state);
       const stale = known
-        .filter((namespace) => now - (state(namespace)?.fullAt ?? 0) >= FULL_EVERY_MS)
+        .filter((namespace) => now - (state(namespace)?.fullAt ?? 0) >= this.fullEveryMs)
         .sort((a, b) => (state(a)?.fullAt ?? 0) - (state(b)?.fullAt ?? 0))
         .slice(0, FULL_AT_ONCE);
       const light = known

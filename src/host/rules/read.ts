@@ -23,6 +23,9 @@ tool() {
   esac
 }
 legacy() {
+  if [ -e "/proc/net/$2_names" ] && ! [ -r "/proc/net/$2_names" ]; then
+    section "unread legacy $1"; echo "legacy $3 tables: only root may read them"; return
+  fi
   tables=
   for table in mangle nat; do grep -qsx "$table" "/proc/net/$2_names" && tables="$tables $table"; done
   [ "$tables" ] || return
@@ -36,7 +39,9 @@ legacy() {
 legacy ip ip_tables iptables
 legacy ip6 ip6_tables ip6tables
 if [ "$1" = nft ] && command -v nft >/dev/null; then
-  ruleset=$(nft -s -j list ruleset 2>/dev/null)
+  if ! ruleset=$(nft -s -j list ruleset 2>/dev/null); then
+    section "unread nft"; echo "nft tables: $(nft list ruleset 2>&1 >/dev/null | head -n 1)"
+  fi
   section nft; printf '%s' "$ruleset"
   case $ruleset in *'"rule"'*) section listing; nft -s -a list ruleset 2>/dev/null;; esac
   case $ruleset in *'"xt"'*)

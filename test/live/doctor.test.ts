@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { DoctorReport } from '../../src/cli/doctor.js';
+import { skbwhy } from './skbwhy.js';
+
+const BIN = fileURLToPath(new URL('../../../bin/skbwhy.js', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'skbwhy-doctor-'));
+after(() => rmSync(folder, { recursive: true }));
+
+type Settings = Record<string, string | number | boolean>;
+
+/** Asks the doctor inside the sender's node of a double-SNAT lab. */
+async function doctorIn(settings: Settings): Promise<DoctorReport> {
+  const file = join(folder, 'report.json');
+  rmSync(file, { force: true });
+  const set = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
+  const command = `'${process.execPath}' '${BIN}' doctor --json > '${file}'`;
+  const { status, stderr } = await skbwhy([
+    'lab',
+    'double-snat',
+    '--json',
+    ...(set.length > 0 ? ['--set', ...set] : []),
+    '--',
+    'sh',
+    '-c',
+    command,
+  ]);
+  assert.equal(status, 0, stderr);
+  return JSON.parse(readFileSync(file, 'utf8')) as DoctorReport;
+}
+
+/** The one exposure there has to be. */
+function exposed({ exposures, notExposed }: DoctorReport) {
+  assert.equal(exposures.length, 1, JSON.stringify({ exposures, notExposed }, null, 1));
+  assert.deepEqual(notExposed, []);
+  const [found] = exposures;
+  assert.equal(found!.verdict, 'double-snat');
+  assert.equal(found!.confidence, 'proved');
+  return found!;
+}
+
+function notExposed({ exposures, notExposed: reasons }: DoctorReport): string {
+  assert.deepEqual(exposures, []);
+  assert.equal(reasons.length, 1);
+  return reasons[0]!.why.join(' ');
+}
+
+describe('doctor inside a node', () => {
+  for (const settings of [
+    {},
+    { rules: 'nft' },
+    { rules: 'iptables-legacy' },
+    { rules: 'iptables-nft' },
+    { markBit: 0x8000, tunnelPort: 4789, tunnelDevice: 'foo0' },
+    { inner: 'ipv6' },
+    { outer: 'ipv6' },
+    { pods: '172.20.0.0/16' },
+  ] satisfies Settings[])
+    test(`exposed, an upgrade of Kubernetes is enough: ${JSON.stringify(settings)}`, async () => {
+      const found = exposed(await doctorIn(settings));
+      assert.equal(found.defect, 'udpcsum-not-updated');
+      assert.deepEqual(found.enough, { kubernetes: true, kernel: false });
+      const device = 'tunnelDevice' in settings ? settings.tunnelDevice : 'flannel.1';
+      assert.equal(found.where.device, device);
+      assert.ok(
+        found.remedies.some(
+          ({ command }) => command === `ethtool -K ${device} tx-checksum-ip-generic off`,
+        ),
+      );
+    });
+
+  for (const [settings, why] of [
+    [{ xorMark: true }, /mark is cleared before/],
+    [{ xorMark: true, rules: 'nft' }, /mark is cleared before/],
+    [{ randomFully: false }, /without --random-fully/],
+    [{ randomFully: false, rules: 'nft' }, /without --random-fully/],
+    [{ tunnelTxOffload: false }, /offload is off/],
+    [{ tunnelChecksum: 'noudpcsum' }, /writes no outer UDP checksum/],
+  ] satisfies [Settings, RegExp][])
+    test(`not exposed: ${JSON.stringify(settings)}`, async () => {
+      assert.match(notExposed(await doctorIn(settings)), why);
+    });
+
+  for (const rules of ['iptables', 'nft'])
+    test(`a rule that masquerades first makes an upgrade of Kubernetes not enough (${rules})`, async () => {
+      const found = exposed(await doctorIn({ xorMark: true, masqueradeFirst: true, rules }));
+      assert.deepEqual(found.enough, { kubernetes: false, kernel: false });
+      assert.match(found.why.join(' '), /Kubernetes is not enough here: `.*10\.244\.0\.0\/16/);
+    });
+});
+
+describe('doctor in a namespace of its own', () => {
+  const name = `skbwhy-doctor-${process.pid}`;
+  const inside = (...command: string[]): string =>
+    execFileSync('ip', ['netns', 'exec', name, ...command], { encoding: 'utf8' });
+  before(() => execFileSync('ip', ['netns', 'add', name]));
+  after(() => execFileSync('ip', ['netns', 'del', name]));
+
+  test('prints kernel, datapath, points and settings, and says why it is not exposed', async () => {
+    const { status, stdout, stderr } = await skbwhy(['doctor', '--netns', name, '--json']);
+    assert.equal(status, 0, stderr);
+    const report = JSON.parse(stdout) as DoctorReport;
+    assert.match(report.kernel.release, /^\d+\.\d+/);
+    assert.equal(report.netns, name);
+    assert.deepEqual(report.datapath.iptablesLegacy, []);
+    assert.equal(report.datapath.ipvs, false);
+    assert.ok(report.points.some(({ point, mechanism }) => point === 'packet.drop' && mechanism));
+    assert.equal(report.settings['net.core.txrehash'], '1');
+    assert.match(notExposed(report), /no VXLAN or Geneve/);
+  });
+
+  test('the text has a line for each, and no colour in a pipe', async () => {
+    const { stdout } = await skbwhy(['doctor', '--netns', name]);
+    assert.match(stdout, /^kernel +\d/);
+    assert.match(stdout, /packet\.drop +tracepoint/);
+    assert.match(stdout, /net\.netfilter\.nf_conntrack_udp_timeout +30/);
+    assert.match(stdout, /not exposed: double-snat/);
+    assert.ok(!stdout.includes('\u001b'));
+  });
+
+  test('leaves no table behind: a legacy table is made by whoever asks for it', async () => {
+    const tables = () =>
+      inside(
+        'sh',
+        '-c',
+        'cat /proc/net/ip_tables_names /proc/net/ip6_tables_names; nft list tables',
+      );
+    assert.equal(tables(), '');
+    assert.equal((await skbwhy(['doctor', '--netns', name])).status, 0);
+    assert.equal(tables(), '');
+  });
+
+  test('a namespace that is not there is one clear line', async () => {
+    const { status, stderr } = await skbwhy(['doctor', '--netns', 'skbwhy-none']);
+    assert.equal(status, 1);
+    assert.match(stderr, /^skbwhy: .*'skbwhy-none'.* \[netns-missing\]\n$/);
+  });
+});
