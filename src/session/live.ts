@@ -69,7 +69,6 @@ class LiveSession implements Session {
   readonly header: SessionHeader;
   private readonly host: HostSource | null;
   private readonly symbols = new Symbols();
-  private readonly scratch = new Int32Array(BATCH_BYTES / 4);
   /** fact records that wait for the next batch */
   private facts: Buffer[] = [];
   /** batches taken when the session was closed */
@@ -78,6 +77,7 @@ class LiveSession implements Session {
   private readonly misses = new Map<number, number>();
   private readonly locations = new Set<string>();
   private losses: Losses = { ring: [], missed: new Map() };
+  private taken: Promise<Batch | null> = Promise.resolve(null);
   private nextSeq = 0;
   private nextTick = 0;
   private scanning = false;
@@ -154,10 +154,15 @@ class LiveSession implements Session {
     }
   }
 
-  /** What waits, facts first; null when there is nothing. */
-  private async take(): Promise<Batch | null> {
-    const { count, bytes } = this.probe.ring.drain(this.scratch);
-    const events = Buffer.from(this.scratch.buffer.slice(0, bytes));
+  /** What waits, facts first; null when there is nothing. One after the other, also on closing. */
+  private take(): Promise<Batch | null> {
+    const batch = this.taken.then(() => this.takeNow());
+    this.taken = batch.catch(() => null);
+    return batch;
+  }
+
+  private async takeNow(): Promise<Batch | null> {
+    const { count, bytes: events } = this.probe.ring.take(BATCH_BYTES);
     await this.nameLocations(events);
     const facts = this.facts;
     this.facts = [];
@@ -211,7 +216,8 @@ class LiveSession implements Session {
       const { inode } = namespace;
       const known = this.namespaces.get(inode);
       // named after a process: keeps its first name when that process ends before the others
-      const name = known && isOfProcess(known) && isOfProcess(namespace) ? known.name : namespace.name;
+      const name =
+        known && isOfProcess(known) && isOfProcess(namespace) ? known.name : namespace.name;
       this.misses.delete(inode);
       this.namespaces.set(inode, { ...namespace, name });
       if (known?.name !== name) this.tell({ fact: 'netns', netns: inode, name });
