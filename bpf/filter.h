@@ -110,8 +110,10 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 		return false;
 	header = transport(&packet->outer);
 	if (packet->outer.protocol == PROTOCOL_TCP) {
+		if (!opens_or_resets(header))
+			return false;
 		keep_tcp(packet, header, packet->outer.transport);
-		return opens_or_resets(header);
+		return true;
 	}
 	if (packet->outer.protocol != PROTOCOL_UDP)
 		return false;
@@ -141,8 +143,10 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 	header = transport(&packet->inner);
 	packet->headers = packet->inner.transport;
 	if (packet->inner.protocol == PROTOCOL_TCP) {
+		if (!opens_or_resets(header))
+			return false;
 		keep_tcp(packet, header, packet->inner.transport);
-		return opens_or_resets(header);
+		return true;
 	}
 	if (packet->inner.protocol == PROTOCOL_UDP && has_dns_port(header)) {
 		packet->headers += 8 + DNS_HEADER;

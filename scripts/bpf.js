@@ -48,7 +48,17 @@ export function build(clang, target, output) {
   execFileSync(
     clang,
     [
-      ...['-target', 'bpf', '-O2', '-g', '-mcpu=v3', '-fno-strict-aliasing', '-Wall', '-Werror', `-D${define}`],
+      ...[
+        '-target',
+        'bpf',
+        '-O2',
+        '-g',
+        '-mcpu=v3',
+        '-fno-strict-aliasing',
+        '-Wall',
+        '-Werror',
+        `-D${define}`,
+      ],
       ...[`-ffile-prefix-map=${folder}=.`, ...asm],
       ...['-c', 'skbwhy.bpf.c', '-o', output],
     ],

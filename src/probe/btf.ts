@@ -71,10 +71,7 @@ export class Btf {
     for (let id = 1; id < this.types.length; id++) {
       if (this.kind(id) !== kind) continue;
       const at = this.strings + this.bytes.readUInt32LE(this.at(id));
-      if (
-        this.bytes[at] === wanted[0] &&
-        wanted.compare(this.bytes, at, at + wanted.length) === 0
-      )
+      if (this.bytes[at] === wanted[0] && wanted.compare(this.bytes, at, at + wanted.length) === 0)
         return id;
     }
     return undefined;

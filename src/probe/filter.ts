@@ -251,7 +251,8 @@ export function translate(
   emit(MOV32_IMM, A);
   emit(MOV32_IMM, X);
   const cells = program.filter(
-    ({ code }) => (code & 7) === ST || (code & 7) === STX || ((code & 7) < ST && (code & 0xe0) === MEM),
+    ({ code }) =>
+      (code & 7) === ST || (code & 7) === STX || ((code & 7) < ST && (code & 0xe0) === MEM),
   );
   const highest = Math.max(-1, ...cells.map(({ k }) => k));
   for (let k = 0; k <= highest; k++) emit(STORE32_IMM, FRAME, 0, scratch(k));

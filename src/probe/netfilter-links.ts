@@ -21,16 +21,20 @@ const SYS_BPF: Partial<Record<NodeJS.Architecture, number>> = { x64: 321, arm64:
  * destination NAT −100, source NAT 100. Two programs cannot share one: `step` leads to the next
  * free place that is still on the same side of those.
  */
-const PLACES: readonly { hook: number; program: 'before' | 'after'; priority: number; step: number }[] =
-  [PRE_ROUTING, LOCAL_OUT]
-    .flatMap((hook) => [
-      { hook, program: 'before' as const, priority: -199, step: 1 },
-      { hook, program: 'after' as const, priority: -99, step: 1 },
-    ])
-    .concat([
-      { hook: POST_ROUTING, program: 'before' as const, priority: 99, step: -1 },
-      { hook: POST_ROUTING, program: 'after' as const, priority: 101, step: 1 },
-    ]);
+const PLACES: readonly {
+  hook: number;
+  program: 'before' | 'after';
+  priority: number;
+  step: number;
+}[] = [PRE_ROUTING, LOCAL_OUT]
+  .flatMap((hook) => [
+    { hook, program: 'before' as const, priority: -199, step: 1 },
+    { hook, program: 'after' as const, priority: -99, step: 1 },
+  ])
+  .concat([
+    { hook: POST_ROUTING, program: 'before' as const, priority: 99, step: -1 },
+    { hook: POST_ROUTING, program: 'after' as const, priority: 101, step: 1 },
+  ]);
 
 /** Runs `work` in another network namespace; only this thread changes, and only meanwhile. */
 function inside<T>(path: string, inode: number, work: () => T): T {

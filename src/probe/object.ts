@@ -48,8 +48,7 @@ export interface LoadedObject {
 /** The committed object for this machine, a fresh copy. */
 export function readObject(): Buffer {
   const name = OBJECT_NAMES[process.arch];
-  if (!name)
-    throw new SkbwhyError('kernel-refused', `there is no eBPF object for ${process.arch}`);
+  if (!name) throw new SkbwhyError('kernel-refused', `there is no eBPF object for ${process.arch}`);
   const url = new URL(`../../../bpf/${name}`, import.meta.url);
   try {
     return readFileSync(url);

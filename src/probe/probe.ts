@@ -115,8 +115,7 @@ export class Probe {
     this.plan = this.object.plan;
     try {
       this.ring = new Ring(this.object.map('ring'), ringBytes);
-      for (const [kind, port] of USUAL_TUNNEL_PORTS)
-        this.tunnelPorts[port] = TUNNEL_KINDS[kind];
+      for (const [kind, port] of USUAL_TUNNEL_PORTS) this.tunnelPorts[port] = TUNNEL_KINDS[kind];
       this.writeTunnelPorts();
     } catch (error) {
       this.object.close();

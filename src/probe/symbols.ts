@@ -50,7 +50,7 @@ export class Symbols {
     if (this.table) return this.table;
     const text = await readFile(this.path);
     const found: { address: number; line: number }[] = [];
-    for (let at = 0; at < text.length; ) {
+    for (let at = 0; at < text.length;) {
       const type = (text[at + 17] as number) | 0x20;
       if (type === 0x74 || type === 0x77) {
         // text, or a weak one

@@ -1,0 +1,328 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { SkbwhyError } from '../../src/event/errors.js';
+import { decodeFact, RECORD_FACT } from '../../src/event/fact.js';
+import { native } from '../../src/probe/libbpf.js';
+import { trace } from '../../src/session/live.js';
+import {
+  addNetns,
+  background,
+  collect,
+  inside,
+  netnsName,
+  removeNetns,
+  run,
+  sleep,
+  tuple,
+  until,
+  vxlanNodes,
+  type Collected,
+  type Nodes,
+  type Seen,
+} from './probe-lab.js';
+
+const CONFIRMED = 8n;
+const SRC_NAT = 0x10n;
+const DST_NAT = 0x20n;
+const TUNNEL = 32n;
+const FOLLOWED = 8n;
+const OUT = 3n;
+const POST = 4n;
+
+const of = (events: Seen[], point: string) => events.filter((event) => event.point === point);
+const one = (events: Seen[], point: string, which: (event: Seen) => boolean = () => true): Seen => {
+  const found = of(events, point).filter(which);
+  assert.ok(found.length > 0, `no ${point}`);
+  return found[0] as Seen;
+};
+const isTunnel = (event: Seen) => (event.field('flags') & TUNNEL) !== 0n;
+const udpPort = (event: Seen) => event.packet.readUInt16BE(20);
+const udpCheck = (event: Seen) => event.packet.readUInt16BE(26);
+
+/** One connection to the Service through the doubly masqueraded tunnel, on an odd port. */
+describe('a connection through a tunnel that is masqueraded twice', () => {
+  let nodes: Nodes;
+  let seen: Collected;
+  let server: ReturnType<typeof background>;
+
+  const connect = async (options: { filter?: string }) => {
+    const collected = await collect({ netns: [nodes.client, nodes.server], ...options });
+    inside(nodes.client, `curl -s -m 10 -o /dev/null http://${nodes.service}/`);
+    await sleep(100);
+    await collected.session.close();
+    await collected.done;
+    return collected;
+  };
+
+  before(async () => {
+    nodes = vxlanNodes(8472);
+    inside(nodes.client, 'echo 1 > /proc/sys/net/core/txrehash');
+    server = background(
+      nodes.server,
+      process.execPath,
+      '-e',
+      'require("http").createServer((q, r) => r.end("ok")).listen(8080, "10.77.2.0")',
+    );
+    await until('the server listens', 10_000, () =>
+      inside(nodes.server, 'ss -Hltn sport = :8080').includes('8080'),
+    );
+    seen = await connect({});
+  });
+  after(() => {
+    server.stop();
+    nodes.remove();
+  });
+
+  test('the socket opens with the Service as its peer, and its process is known', () => {
+    const opened = one(seen.events, 'socket.state', (event) => event.field('new_state') === 2n);
+    assert.match(tuple(opened, 'socket.flow'), /^192\.168\.77\.1:0 > 10\.96\.0\.10:80$/);
+    assert.notEqual(opened.field('pid'), 0n);
+    assert.equal(opened.field('txrehash'), 1n);
+    assert.equal(opened.bytes.toString('latin1', 248, 252), 'curl');
+    one(
+      seen.events,
+      'socket.state',
+      (event) => event.field('old_state') === 2n && event.field('new_state') === 1n,
+    );
+  });
+
+  test('mark.set names the mark and the hook', () => {
+    const marked = one(seen.events, 'mark.set');
+    assert.equal(marked.field('mark'), 0x4000n);
+    assert.equal(marked.field('before_mark'), 0n);
+    assert.equal(marked.field('hook'), OUT);
+  });
+
+  test('nat.setup shows destination NAT of the SYN, source NAT of the SYN and of its tunnel packet', () => {
+    const inner = of(seen.events, 'nat.setup').filter((event) => !isTunnel(event));
+    const destination = inner.find((event) => event.field('hook') === OUT);
+    const source = inner.find((event) => event.field('hook') === POST);
+    assert.ok(destination && source);
+    assert.equal(destination.field('ct_status') & (CONFIRMED | DST_NAT), DST_NAT);
+    assert.equal(source.field('ct_status') & SRC_NAT, SRC_NAT);
+    assert.match(tuple(destination, 'original'), / > 10\.96\.0\.10:80$/);
+    assert.match(tuple(destination, 'reply'), /^10\.77\.2\.0:8080 > /);
+    const outer = one(
+      seen.events,
+      'nat.setup',
+      (event) => isTunnel(event) && event.field('hook') === POST && event.field('mark') !== 0n,
+    );
+    assert.equal(outer.field('ct_status') & SRC_NAT, SRC_NAT);
+    assert.equal(outer.field('ct_timeout'), 0xffffffffn);
+    assert.notEqual(udpPort(outer), Number(outer.field('before_sport')), 'the port changed');
+    assert.equal(udpCheck(outer), Number(outer.field('before_check')), 'the checksum did not');
+    assert.equal(outer.field('csum_start'), 70n, 'the pending checksum is the inner one');
+  });
+
+  test('the first SYN leaves with the spoiled checksum and dies of it at the peer', () => {
+    const sent = of(seen.events, 'device.transmit').filter(isTunnel)[0] as Seen;
+    const dropped = one(seen.events, 'packet.drop', isTunnel);
+    assert.equal(udpPort(sent), udpPort(dropped));
+    assert.equal(udpCheck(sent), udpCheck(dropped));
+    assert.equal(sent.field('ct_status') & (CONFIRMED | SRC_NAT), CONFIRMED | SRC_NAT);
+    assert.ok(sent.field('ct_timeout') <= 30_000n && sent.field('ct_timeout') > 25_000n);
+    assert.equal(seen.session.header.reasons[String(dropped.field('reason'))], 'UDP_CSUM');
+    // IP, UDP, VXLAN, Ethernet, IP, TCP with its options
+    assert.equal(sent.packet.length, 20 + 8 + 8 + 14 + 20 + ((sent.packet[82] as number) >> 4) * 4);
+    const address = `0x${dropped.field('location').toString(16)}`;
+    const symbol = seen.facts.find((fact) => fact.fact === 'symbol' && fact.address === address);
+    assert.match(symbol?.fact === 'symbol' ? symbol.name : '', /^\w*udp\w*\+0x[0-9a-f]+$/);
+  });
+
+  test('the second SYN has another hash, no mark, and only a null binding outside', () => {
+    const retransmit = one(seen.events, 'tcp.retransmit');
+    const hashes = of(seen.events, 'tunnel.transmit').map((event) => event.field('hash'));
+    assert.notEqual(hashes[0], hashes[1]);
+    assert.equal(retransmit.field('sock_hash'), hashes[1]);
+    assert.equal(retransmit.field('reason'), 1n);
+    const outer = one(
+      seen.events,
+      'nat.setup',
+      (event) => isTunnel(event) && event.field('hook') === POST && event.field('mark') === 0n,
+    );
+    assert.equal(outer.field('ct_status') & SRC_NAT, 0n);
+    assert.equal(udpPort(outer), Number(outer.field('before_sport')));
+    one(seen.events, 'nat.rewrite', (event) => event.field('hook') === OUT);
+    one(seen.events, 'tunnel.receive');
+  });
+
+  test('a filter for the Service sees the same, on the node that does not know its address too', async () => {
+    const filtered = await connect({ filter: `host ${nodes.service}` });
+    const points = (events: Seen[]) =>
+      Object.fromEntries(
+        [...new Set(events.map(({ point }) => point))]
+          .sort()
+          .map((point) => [point, of(events, point).length]),
+      );
+    assert.deepEqual(points(filtered.events), points(seen.events));
+    assert.ok(of(filtered.events, 'tunnel.receive').every((e) => e.field('flags') & FOLLOWED));
+  });
+
+  test('a filter for something else sees nothing', async () => {
+    const filtered = await connect({ filter: 'host 10.96.0.11' });
+    assert.equal(filtered.events.length, 0);
+  });
+});
+
+describe('DNS', () => {
+  const name = netnsName('dns');
+  after(() => removeNetns(name));
+
+  test('keeps the question and never what follows it', async () => {
+    removeNetns(name);
+    addNetns(name);
+    const seen = await collect({ netns: [name] });
+    const payload = Buffer.from(
+      '123401000001000000000001' + '076578616d706c6503636f6d00' + '00010001' + 'ee'.repeat(40),
+      'hex',
+    );
+    inside(
+      name,
+      `${process.execPath} -e '
+        const s = require("dgram").createSocket("udp4");
+        s.send(Buffer.from("${payload.toString('hex')}", "hex"), 53, "127.0.0.1", () => s.close());'`,
+    );
+    await sleep(100);
+    await seen.session.close();
+    await seen.done;
+    const sent = one(seen.events, 'device.transmit');
+    assert.equal(sent.packet.length, 20 + 8 + 12 + 13 + 4);
+    assert.ok(!sent.bytes.includes('eeeeeeee', 0, 'hex'));
+    assert.ok(sent.bytes.length <= 208 + 64);
+    one(seen.events, 'packet.drop');
+  });
+});
+
+describe('network namespaces', () => {
+  test('that appear are attached, that go are let go within 5 s', async () => {
+    const name = netnsName('late');
+    removeNetns(name);
+    const seen = await collect({});
+    try {
+      addNetns(name);
+      const inode = Number(/^(\d+)$/m.exec(inside(name, 'stat -Lc %i /proc/self/ns/net'))?.[1]);
+      const told = (gone: boolean) =>
+        seen.facts.some(
+          (fact) => fact.fact === 'netns' && fact.netns === inode && (fact.gone === true) === gone,
+        );
+      await until('the namespace is told', 5000, () => told(false));
+      // a veth end in it tells, by its peer, when the kernel has really let it go
+      const other = netnsName('peer');
+      addNetns(other);
+      run(
+        'ip',
+        '-n',
+        name,
+        'link',
+        'add',
+        'v0',
+        'type',
+        'veth',
+        'peer',
+        'name',
+        'v1',
+        'netns',
+        other,
+      );
+      removeNetns(name);
+      await until('the namespace is gone', 5000, () => !existsSync(`/run/netns/${name}`));
+      await until('its device went with it', 5000, () => !inside(other, 'ip link').includes('v1'));
+      assert.ok(told(true));
+      removeNetns(other);
+    } finally {
+      await seen.session.close();
+      await seen.done;
+    }
+  });
+
+  test('that do not exist are named in the error', async () => {
+    await assert.rejects(
+      trace({ netns: ['no-such-namespace'], host: null }),
+      (error: unknown) =>
+        error instanceof SkbwhyError &&
+        error.code === 'netns-missing' &&
+        error.message.includes('no-such-namespace'),
+    );
+  });
+});
+
+describe('losses', () => {
+  test('every event that the ring had no room for is counted', async () => {
+    const name = netnsName('loss');
+    removeNetns(name);
+    addNetns(name);
+    try {
+      // never drained while traffic flows: a ring of 4 KiB holds about ten records
+      const session = await trace({ netns: [name], host: null, ringBytes: 4096 });
+      inside(name, 'for i in 1 2 3 4 5 6 7 8 9 10; do curl -s http://127.0.0.1:9/; done; true');
+      await session.close();
+      let lost = 0;
+      let events = 0;
+      for await (const { bytes } of session)
+        for (let at = 0; at < bytes.length; at += bytes.readUInt32LE(at)) {
+          const fact = bytes[at + 4] === RECORD_FACT ? decodeFact(bytes, at) : null;
+          if (!fact) events++;
+          if (fact?.fact === 'lost') for (const count of Object.values(fact.ring)) lost += count;
+        }
+      // SYN and RST: sent and received, the SYN dropped; two states of the socket
+      assert.equal(events + lost, 10 * 7);
+      assert.ok(lost > 0 && events > 0);
+    } finally {
+      removeNetns(name);
+    }
+  });
+});
+
+describe('ending', () => {
+  const { bpf_prog_get_fd_by_id: byId } = native().ffi.Library('libbpf.so.1', {
+    bpf_prog_get_fd_by_id: ['int', ['uint32']],
+  }) as { bpf_prog_get_fd_by_id: (id: number) => number };
+  const isLoaded = (id: number) => {
+    const fd = byId(id);
+    if (fd >= 0) closeSync(fd);
+    return fd >= 0;
+  };
+  /** Ids of the programs that a process holds. */
+  const programsOf = (pid: number) =>
+    readdirSync(`/proc/${pid}/fdinfo`).flatMap((fd) => {
+      try {
+        const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1');
+        return [...info.matchAll(/^prog_id:\s*(\d+)$/gm)].map(([, id]) => Number(id));
+      } catch {
+        return []; // closed meanwhile
+      }
+    });
+
+  test('by SIGKILL leaves no program behind', async () => {
+    const module = fileURLToPath(new URL('../../src/session/live.js', import.meta.url));
+    const child = spawn(
+      process.execPath,
+      [
+        '--input-type=module',
+        '-e',
+        `const { trace } = await import(${JSON.stringify(module)});
+         const session = await trace({ host: null });
+         console.log('ready');
+         for await (const batch of session) void batch;`,
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    const programs = programsOf(child.pid ?? 0);
+    assert.ok(programs.length >= 7 && programs.every(isLoaded));
+    child.kill('SIGKILL');
+    await until('its programs are gone', 5000, () => !programs.some(isLoaded));
+  });
+
+  test('by leaving the loop closes the session', async () => {
+    const session = await trace({ host: null });
+    for await (const batch of session) {
+      assert.equal(batch.firstSeq, 0);
+      break;
+    }
+    assert.deepEqual(programsOf(process.pid), []);
+  });
+});
