@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { fileError } from '../session/file-error.js';
 import { errorLine } from './common.js';
 import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { explainCommand } from './explain.js';
+import { exportCommand } from './export.js';
 import { labCommand } from './lab.js';
 import { recordCommand } from './record.js';
 
@@ -12,7 +14,11 @@ export async function main(argv: readonly string[]): Promise<void> {
   // A reader that has seen enough (head, less) is no error.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0);
-    throw error;
+    const { line, exitCode } = errorLine(
+      fileError('file-unwritable', 'standard output', error, 'free some space there'),
+    );
+    process.stderr.write(`${line}\n`);
+    process.exit(exitCode);
   });
   try {
     const program = new Command('skbwhy')
@@ -22,6 +28,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       .addCommand(doctorCommand())
       .addCommand(recordCommand())
       .addCommand(explainCommand())
+      .addCommand(exportCommand(version()))
       .addCommand(await labCommand())
       .addCommand(demoCommand(), { hidden: true });
     quiet(program);

@@ -46,6 +46,8 @@ export interface FileSession extends Session {
    * that place. A damaged block in the middle shows only when the iteration comes to it.
    */
   readonly truncated: Truncation | null;
+  /** Share of the file that the latest iteration has given out, 0 to 1. */
+  readonly progress: number;
   /** The session from the block on that holds record `seq`. */
   from(seq: number): AsyncIterableIterator<Batch>;
 }
@@ -201,6 +203,7 @@ async function findEnd(
 
 class Reader implements FileSession {
   private closed = false;
+  private position = 0;
 
   constructor(
     private readonly source: Source,
@@ -212,6 +215,10 @@ class Reader implements FileSession {
 
   get path(): string {
     return this.source.path;
+  }
+
+  get progress(): number {
+    return this.end === 0 ? 1 : this.position / this.end;
   }
 
   [Symbol.asyncIterator](): AsyncIterableIterator<Batch> {
@@ -246,6 +253,7 @@ class Reader implements FileSession {
           return;
         }
         offset = block.next;
+        this.position = offset;
         ahead = read(offset);
         yield block.batch;
         if (this.closed) return;
