@@ -167,18 +167,19 @@ function rulesCondition(
   paths: readonly SnatPath[],
 ): Condition {
   if (!rules) return { holds: null, text: 'The rules of this namespace could not be read.' };
-  if (paths.length > 0) return { holds: true, text: ruleCount(paths) };
+  if (paths.length > 0) return { holds: true, text: pathCount(paths) };
   if (rules.unread.length > 0)
     return { holds: null, text: `Not all rules could be read: ${rules.unread.join('; ')}.` };
   const spared = rules.spared.find(({ tunnel }) => tunnel === name);
   return { holds: false, text: sparedText(name, spared) };
 }
 
-function ruleCount(paths: readonly SnatPath[]): string {
-  const tunnel = paths[0]?.tunnel ?? '';
-  return paths.some(({ mark }) => mark === 0)
-    ? `The rules source-NAT the outer packets of ${tunnel}.`
-    : `The rules masquerade packets twice on their way through ${tunnel}: the inner one, and the outer one, because the mark survives.`;
+function pathCount([surest]: readonly SnatPath[]): string {
+  const tunnel = surest?.tunnel ?? '';
+  if (surest?.mark === 0) return `The rules source-NAT the outer packets of ${tunnel}.`;
+  return surest?.first
+    ? `The rules masquerade packets twice on their way through ${tunnel}: the inner one, and the outer one, because the mark survives.`
+    : `The rules masquerade the outer packets of ${tunnel}, because a mark of the inner ones survives.`;
 }
 
 function sparedText(tunnel: string, spared: NoSnatPath | undefined): string {
