@@ -1,9 +1,10 @@
-import type { Diagnosis, Outcome } from './finding.js';
+import type { Diagnosis, Outcome, Subject } from './finding.js';
 import type { Observation } from './observation.js';
 import type { World } from './world.js';
 
 /** What a diagnosis may look at: one exchange, what is known of the machine, and nothing else. */
 export interface Case {
+  readonly kind: Subject['kind'];
   readonly observations: readonly Observation[];
   /** first SYN, CLOCK_MONOTONIC ns */
   readonly startedAt: number;

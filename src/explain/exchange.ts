@@ -1,6 +1,6 @@
 import type { Cursor } from '../event/cursor.js';
 import { Point } from '../event/point.js';
-import type { Outcome } from './finding.js';
+import type { Outcome, Subject } from './finding.js';
 import { Observation } from './observation.js';
 import type { World } from './world.js';
 
@@ -14,8 +14,7 @@ interface Entry {
 }
 
 /**
- * One intention of an application, here a TCP connect: the SYNs with one initial sequence number
- * and what happened to each. Holds copies of its records until it is forgotten, and decodes them
+ * One intention of an application: its attempts and what happened to each. Holds copies of its records until it is forgotten, and decodes them
  * only when somebody asks.
  */
 export class Exchange {
@@ -37,9 +36,12 @@ export class Exchange {
   private arena = Buffer.allocUnsafeSlow(4096);
   private used = 0;
 
+  /** running number, given by the explainer */
+  id = 0;
+
   constructor(
-    readonly id: number,
-    /** initial sequence number */
+    readonly kind: Subject['kind'],
+    /** TCP: initial sequence number */
     readonly isn: number,
     /** namespace in which its first packet was seen */
     readonly netns: number,

@@ -1,33 +1,26 @@
 import { AT, Cursor } from '../event/cursor.js';
-import {
-  Headers,
-  IPPROTO_TCP,
-  reverseKey,
-  TCP_ACK,
-  TCP_RST,
-  TCP_SYN,
-  tupleKey,
-} from '../event/headers.js';
+import { Headers, IPPROTO_TCP } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import type { Case, Diagnoser } from './diagnose.js';
-import { Exchange, placeOf } from './exchange.js';
+import type { Exchange } from './exchange.js';
 import type { Finding, Lost, Report, Unexplained } from './finding.js';
-import { IPS_DST_NAT, IPS_SRC_NAT, type Observation } from './observation.js';
+import type { Observation } from './observation.js';
+import { TcpConnects } from './tcp-connects.js';
+import type { Registry, Tracker } from './tracker.js';
 import { unexplained } from './unexplained.js';
 import { World } from './world.js';
-import { toMicroseconds } from './wording.js';
+import { count, toMicroseconds } from './wording.js';
 
-/** A connect that took longer than this, or needed a second SYN, is looked into. */
-const SLOW_MS = 500;
+/** What the end of the session cut in its first moments is left alone. */
+const CUT_MS = 500;
 /** Exchanges open at once; the oldest is forgotten first. */
 const MAX_OPEN = 50_000;
-/** Sockets between connect() and their first SYN. */
-const MAX_PENDING_SOCKETS = 4096;
+
+/** How long after a loss its fact may come, ns. */
+const LOSS_DELAY = 1.5e9;
 
 const EVENT_TUNNEL = 32;
-const TCP_ESTABLISHED = 1;
-const TCP_SYN_SENT = 2;
 
 interface Source {
   id: string;
@@ -44,10 +37,16 @@ interface Source {
   lastTime: number;
 }
 
+type FindingBody = Omit<Finding, 'id' | 'revision'>;
+
 interface Published {
   finding: Finding;
   /** the finding without id and revision, to see whether it changed */
   fingerprint: string;
+  /** as diagnosed, before losses were looked at */
+  body: FindingBody;
+  from: number;
+  to: number;
 }
 
 /**
@@ -55,24 +54,18 @@ interface Published {
  * the network: a replayed session gives byte for byte the findings of the live one, however it was
  * cut into batches.
  */
-export class Explainer {
+export class Explainer implements Registry {
   private readonly sources: Source[];
   private readonly worlds: World[];
   private readonly headers = new Headers();
-  private readonly open = new Set<Exchange>();
-  private readonly byKey = new Map<string, Exchange>();
-  private readonly bySocket = new Map<number, Exchange>();
-  private readonly pendingSockets = new Map<
-    number,
-    { record: Buffer; session: number; seq: number; time: number }
-  >();
+  private readonly trackers = new Map<Exchange, Tracker>();
+  private readonly tcp = new TcpConnects(this);
   private readonly published = new Map<string, Published>();
   private readonly unexplained_: Unexplained[] = [];
   private readonly lossTimes: { time: number; events: number }[] = [];
   private readonly lost: Lost = { ring: 0, missed: 0, exchanges: 0 };
   private nextId = 1;
   private fresh: Finding[] = [];
-  private connects = 0;
 
   /**
    * @param headers of the sessions to explain together
@@ -125,8 +118,8 @@ export class Explainer {
       source.events++;
       if (this.sources.length > 1 && !this.owns(source, session, cursor.netns)) continue;
       const point = cursor.point;
-      if (point === Point['socket.state']) this.socketState(cursor, session, time);
-      else if (point === Point['tcp.retransmit']) this.retransmit(cursor, session, time);
+      if (point === Point['socket.state']) this.tcp.socketState(cursor, session, time);
+      else if (point === Point['tcp.retransmit']) this.tcp.retransmit(cursor, session, time);
       else this.packet(cursor, session, time, point);
     }
     return this.take();
@@ -160,9 +153,13 @@ export class Explainer {
     };
   }
 
-  /** TCP connects seen so far, healthy ones included. */
+  /** Exchanges seen so far, healthy ones included. */
   get exchanges(): number {
-    return this.connects;
+    return this.nextId - 1;
+  }
+
+  get open(): Iterable<Exchange> {
+    return this.trackers.keys();
   }
 
   /**
@@ -189,183 +186,41 @@ export class Explainer {
       this.lost.ring += ring;
       this.lost.missed += missed;
       this.lossTimes.push({ time, events: ring + missed });
-    } else if (fact.fact === 'tick') this.expire(time);
+      this.reconsider(time);
+    } else if (fact.fact === 'tick') this.tcp.expire(time);
     else source.world.learn(fact, time, { session: source.id, seq: cursor.seq });
   }
 
   private packet(cursor: Cursor, session: number, time: number, point: number): void {
-    const { bytes } = cursor;
-    const packetAt = cursor.base + AT.packet;
+    const { headers } = this;
     const tunnel = (cursor.flags & EVENT_TUNNEL) !== 0;
-    if (!this.headers.parse(bytes, packetAt, cursor.packetLength, tunnel)) return;
-    const flow = this.headers.flow;
-    if (flow.protocol !== IPPROTO_TCP || flow.l4 < 0) return;
-    const handshake = flow.flags & (TCP_SYN | TCP_ACK | TCP_RST);
-    if (handshake === TCP_SYN) this.syn(cursor, session, time, point, flow.key(bytes), tunnel);
-    else {
-      const exchange =
-        this.byKey.get(flow.reverseKey(bytes)) ??
-        (handshake & TCP_RST ? this.byKey.get(flow.key(bytes)) : undefined);
-      if (!exchange) return;
-      const synAck = handshake === (TCP_SYN | TCP_ACK);
-      if (synAck && flow.ack(bytes) !== (exchange.isn + 1) >>> 0) return;
-      exchange.add(cursor, session, time);
-      if (handshake & TCP_RST) exchange.reset = true;
-      // A local socket tells by its state when the answer was taken; without one, the answer is
-      // there when it is back where the SYN came from.
-      if (
-        synAck &&
-        exchange.sock === 0 &&
-        cursor.netns === exchange.netns &&
-        point !== Point['packet.drop']
-      )
-        this.close(exchange, time, 'recovered');
-    }
+    if (!headers.parse(cursor.bytes, cursor.base + AT.packet, cursor.packetLength, tunnel)) return;
+    const { flow } = headers;
+    if (flow.protocol === IPPROTO_TCP && flow.l4 >= 0)
+      this.tcp.packet({ cursor, headers, session, time, point, tunnel });
   }
 
-  private syn(
-    cursor: Cursor,
-    session: number,
-    time: number,
-    point: number,
-    key: string,
-    tunnel: boolean,
-  ): void {
-    const isn = this.headers.flow.seq(cursor.bytes);
-    const translated = !tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0;
-    let exchange = this.find(key, isn);
-    let original = '';
-    let inverse = '';
-    if (translated) {
-      original = tupleKey(cursor.bytes, cursor.base + AT.original);
-      inverse = reverseKey(tupleKey(cursor.bytes, cursor.base + AT.reply));
-      exchange ??= this.find(original, isn) ?? this.find(inverse, isn);
-    }
-    if (!exchange) {
-      exchange = this.begin(isn, cursor.netns, time);
-    }
-    this.alias(exchange, key);
-    if (translated) {
-      this.alias(exchange, original);
-      this.alias(exchange, inverse);
-    }
-    const drop = point === Point['packet.drop'];
-    const ipId = this.headers.flow.identification(cursor.bytes);
-    const previous = exchange.attempts.length;
-    if (!drop || previous === 0) {
-      const again = exchange.arrive(placeOf(cursor), ipId, time);
-      if (again && previous > 0) this.judge(exchange);
-    }
-    this.adopt(exchange, cursor.sock);
-    exchange.add(cursor, session, time, drop ? exchange.attemptOf(ipId) : undefined);
-    if (drop) {
-      exchange.dropped = true;
-      this.judge(exchange);
-    }
-  }
-
-  private find(key: string, isn: number): Exchange | undefined {
-    const exchange = this.byKey.get(key);
-    if (!exchange || exchange.isn === isn) return exchange;
-    // The same ports again with another sequence number: another connect.
-    this.close(exchange, 0);
-    return undefined;
-  }
-
-  private begin(isn: number, netns: number, time: number): Exchange {
-    const exchange = new Exchange(this.nextId++, isn, netns, time);
-    this.connects++;
-    this.open.add(exchange);
-    if (this.open.size > MAX_OPEN) {
-      const oldest = this.open.values().next().value!;
-      this.forget(oldest);
+  begin(exchange: Exchange, tracker: Tracker): void {
+    exchange.id = this.nextId++;
+    this.trackers.set(exchange, tracker);
+    if (this.trackers.size > MAX_OPEN) {
+      this.forget(this.trackers.keys().next().value!);
       this.lost.exchanges++;
     }
-    return exchange;
   }
 
-  private alias(exchange: Exchange, key: string): void {
-    if (key === '' || this.byKey.get(key) === exchange) return;
-    this.byKey.set(key, exchange);
-    exchange.keys.push(key);
-  }
-
-  /** Ties the socket that connect() was called on to the exchange of its first SYN. */
-  private adopt(exchange: Exchange, sock: number): void {
-    if (sock === 0 || exchange.sock !== 0) return;
-    const pending = this.pendingSockets.get(sock);
-    if (!pending) return;
-    this.pendingSockets.delete(sock);
-    exchange.sock = sock;
-    this.bySocket.set(sock, exchange);
-    exchange.addRecord(pending.record, pending.session, pending.seq);
-  }
-
-  private socketState(cursor: Cursor, session: number, time: number): void {
-    const sock = cursor.sock;
-    const from = cursor.u8(AT.old_state);
-    const to = cursor.u8(AT.new_state);
-    if (to === TCP_SYN_SENT) {
-      const record = Buffer.from(cursor.bytes.subarray(cursor.base, cursor.base + cursor.size));
-      this.pendingSockets.delete(sock);
-      this.pendingSockets.set(sock, { record, session, seq: cursor.seq, time });
-      if (this.pendingSockets.size > MAX_PENDING_SOCKETS)
-        this.pendingSockets.delete(this.pendingSockets.keys().next().value!);
-      return;
-    }
-    if (from !== TCP_SYN_SENT) return;
-    let exchange = this.bySocket.get(sock);
-    const pending = this.pendingSockets.get(sock);
-    if (!exchange && pending) {
-      // No SYN of it was ever seen: it failed before the first point, or was not wanted.
-      this.pendingSockets.delete(sock);
-      if (to === TCP_ESTABLISHED) return;
-      exchange = this.begin(0, cursor.netns, pending.time);
-      exchange.addRecord(pending.record, pending.session, pending.seq);
-    }
-    exchange ??= this.byKey.get(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']));
-    if (!exchange) return;
-    exchange.add(cursor, session, time);
-    this.close(exchange, time, to === TCP_ESTABLISHED ? 'recovered' : 'failed');
-  }
-
-  private retransmit(cursor: Cursor, session: number, time: number): void {
-    const exchange =
-      this.bySocket.get(cursor.sock) ??
-      this.byKey.get(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']));
-    if (exchange && cursor.u32(AT['socket.seq']) === exchange.isn)
-      exchange.add(cursor, session, time);
-  }
-
-  /** Without a socket that says so, a client has given up when its next SYN is long overdue. */
-  private expire(now: number): void {
-    for (const exchange of this.open) {
-      const { attempts } = exchange;
-      const last = attempts.at(-1)?.startedAt ?? exchange.startedAt;
-      const gap = attempts.length > 1 ? last - attempts.at(-2)!.startedAt : 1e9;
-      const patience = exchange.sock ? 600e9 : 2 * gap + 5e9;
-      if (now - last > patience) this.close(exchange, exchange.lastTime, 'failed');
-    }
-  }
-
-  /** @param time when it ended, CLOCK_MONOTONIC ns; 0: it did not, the session did */
-  private close(exchange: Exchange, time: number, outcome?: 'recovered' | 'failed'): void {
+  close(exchange: Exchange, time: number, outcome?: 'recovered' | 'failed'): void {
     if (outcome) {
       exchange.outcome = outcome;
       exchange.endedAt = time;
     }
-    const healthy =
-      outcome === 'recovered' &&
-      exchange.attempts.length <= 1 &&
-      !exchange.dropped &&
-      exchange.delayMs < SLOW_MS;
     // An exchange that the end of the session cut in its first moments is neither slow nor failed.
     const cut =
       !outcome &&
       exchange.attempts.length <= 1 &&
       !exchange.dropped &&
-      this.now() - exchange.startedAt < SLOW_MS * 1e6;
-    if (!healthy && !cut && !this.judge(exchange)) {
+      this.now() - exchange.startedAt < CUT_MS * 1e6;
+    if (!cut && !this.trackers.get(exchange)!.isHealthy(exchange) && !this.judge(exchange)) {
       const entry = unexplained(
         this.caseOf(exchange),
         this.findingId('unexplained', exchange),
@@ -381,14 +236,12 @@ export class Explainer {
   }
 
   private forget(exchange: Exchange): void {
-    this.open.delete(exchange);
-    for (const key of exchange.keys) if (this.byKey.get(key) === exchange) this.byKey.delete(key);
-    if (exchange.sock && this.bySocket.get(exchange.sock) === exchange)
-      this.bySocket.delete(exchange.sock);
+    this.trackers.get(exchange)?.forget(exchange);
+    this.trackers.delete(exchange);
   }
 
   /** Asks every diagnoser; publishes what is new. @returns whether there is a verdict */
-  private judge(exchange: Exchange): boolean {
+  judge(exchange: Exchange): boolean {
     const view = this.caseOf(exchange);
     let found = false;
     for (const diagnoser of this.diagnosers) {
@@ -396,21 +249,44 @@ export class Explainer {
       if (!diagnosis) continue;
       found = true;
       const id = this.findingId(diagnosis.verdict, exchange);
-      const body = {
+      this.publish(id, exchange.startedAt, exchange.endedAt || exchange.lastTime, {
         ...diagnosis,
         startedAt: this.iso(exchange),
         delayMs: toMicroseconds(exchange.delayMs),
         outcome: exchange.outcome,
-        lostEvents: view.lostEvents,
-      };
-      const fingerprint = JSON.stringify(body);
-      const before = this.published.get(id);
-      if (before?.fingerprint === fingerprint) continue;
-      const finding: Finding = { id, revision: (before?.finding.revision ?? 0) + 1, ...body };
-      this.published.set(id, { finding, fingerprint });
-      this.fresh.push(finding);
+        lostEvents: 0,
+      });
     }
     return found;
+  }
+
+  /** Publishes a finding when it is new or has changed, no surer than the losses around it allow. */
+  private publish(id: string, from: number, to: number, body: FindingBody): void {
+    const lostEvents = this.lostBetween(from, to);
+    const sure: FindingBody =
+      lostEvents === 0
+        ? body
+        : {
+            ...body,
+            lostEvents,
+            confidence: body.confidence === 'proved' ? 'likely' : body.confidence,
+            loweredFor: [
+              ...body.loweredFor,
+              `${count(lostEvents, 'event')} ${lostEvents === 1 ? 'was' : 'were'} lost while it lasted`,
+            ],
+          };
+    const fingerprint = JSON.stringify(sure);
+    const before = this.published.get(id);
+    if (before?.fingerprint === fingerprint) return;
+    const finding: Finding = { id, revision: (before?.finding.revision ?? 0) + 1, ...sure };
+    this.published.set(id, { finding, fingerprint, body, from, to });
+    this.fresh.push(finding);
+  }
+
+  /** A loss is told up to a second after it happened: findings already published may lie in it. */
+  private reconsider(time: number): void {
+    for (const [id, { body, from, to }] of this.published)
+      if (to + LOSS_DELAY >= time) this.publish(id, from, to, body);
   }
 
   private caseOf(exchange: Exchange): Case {
@@ -418,6 +294,7 @@ export class Explainer {
     const observations = exchange.observations(sources);
     const first = observations[0];
     return {
+      kind: exchange.kind,
       observations,
       startedAt: exchange.startedAt,
       attempts: exchange.attempts,
@@ -439,7 +316,7 @@ export class Explainer {
   private lostBetween(from: number, to: number): number {
     let events = 0;
     for (const loss of this.lossTimes)
-      if (loss.time >= from && loss.time <= to + 1.5e9) events += loss.events;
+      if (loss.time >= from && loss.time <= to + LOSS_DELAY) events += loss.events;
     return events;
   }
 

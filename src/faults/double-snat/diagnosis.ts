@@ -2,7 +2,6 @@ import { updateChecksum } from '../../event/checksum.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import type {
   Claim,
-  Confidence,
   Diagnosis,
   Evidence,
   FindingAttempt,
@@ -46,9 +45,6 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   const prediction = predict(exchange, all, sent.netns);
   const rules = snatPath(world, sent.netns, first);
   const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
-  const loweredFor: string[] = [];
-  if (exchange.lostEvents > 0)
-    loweredFor.push(`${exchange.lostEvents} events were lost while it lasted`);
   const { chain, device } = senderChain(exchange, all, first, defect, rules);
   if (bypass) {
     const through = all[bypass.attempt - 1]!;
@@ -64,15 +60,14 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   }
   recovered(exchange, all, chain);
 
-  const confidence: Confidence = loweredFor.length > 0 ? 'likely' : 'proved';
   return {
     verdict: 'double-snat',
     defect,
     title: title(exchange, all, subject.service ?? subject.backend),
     summary: summary(exchange, all, first, defect, device, bypass, peerSeen),
     cause: `double-snat/${defect}/${world.netnsName(sent.netns)}/${device}`,
-    confidence,
-    loweredFor,
+    confidence: 'proved',
+    loweredFor: [],
     subject,
     attempts: all.map((c) => attempt(exchange, c, all)),
     bypass: bypass && { attempt: bypass.attempt, why: bypass.why, text: bypass.text },
@@ -100,8 +95,6 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
   const loweredFor = [
     `the sending node ${peer} was not traced: that its second SNAT spoiled the checksum is inferred from what arrives`,
   ];
-  if (exchange.lostEvents > 0)
-    loweredFor.push(`${exchange.lostEvents} events were lost while it lasted`);
   if (!through) loweredFor.push('no repeat from another outer port was seen to get through yet');
   const chain: Claim[] = [
     {

@@ -1,0 +1,179 @@
+import { AT, type Cursor } from '../event/cursor.js';
+import { reverseKey, TCP_ACK, TCP_RST, TCP_SYN, tupleKey, type Layer } from '../event/headers.js';
+import { Point } from '../event/point.js';
+import { Exchange, placeOf } from './exchange.js';
+import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
+import type { Registry, Seen, Tracker } from './tracker.js';
+
+/** A connect that took longer than this, or needed a second SYN, is looked into. */
+const SLOW_MS = 500;
+/** Sockets between connect() and their first SYN. */
+const MAX_PENDING_SOCKETS = 4096;
+
+const TCP_ESTABLISHED = 1;
+const TCP_SYN_SENT = 2;
+
+interface PendingSocket {
+  record: Buffer;
+  session: number;
+  seq: number;
+  time: number;
+}
+
+/** TCP connects: the SYNs with one initial sequence number, in every shape NAT gives their flow. */
+export class TcpConnects implements Tracker {
+  private readonly byKey = new Map<string, Exchange>();
+  private readonly bySocket = new Map<number, Exchange>();
+  private readonly pending = new Map<number, PendingSocket>();
+
+  constructor(private readonly registry: Registry) {}
+
+  packet(seen: Seen): void {
+    const { flow } = seen.headers;
+    const handshake = flow.flags & (TCP_SYN | TCP_ACK | TCP_RST);
+    if (handshake === TCP_SYN) this.syn(seen, flow);
+    else this.answer(seen, flow, (handshake & TCP_RST) !== 0);
+  }
+
+  isHealthy(connect: Exchange): boolean {
+    return (
+      connect.outcome === 'recovered' &&
+      connect.attempts.length <= 1 &&
+      !connect.dropped &&
+      connect.delayMs < SLOW_MS
+    );
+  }
+
+  forget(connect: Exchange): void {
+    for (const key of connect.keys) if (this.byKey.get(key) === connect) this.byKey.delete(key);
+    if (connect.sock && this.bySocket.get(connect.sock) === connect)
+      this.bySocket.delete(connect.sock);
+  }
+
+  /** Without a socket that says so, a client has given up when its next SYN is long overdue. */
+  expire(now: number): void {
+    for (const connect of this.registry.open) {
+      if (connect.kind !== 'tcp-connect') continue;
+      const { attempts } = connect;
+      const last = attempts.at(-1)?.startedAt ?? connect.startedAt;
+      const gap = attempts.length > 1 ? last - attempts.at(-2)!.startedAt : 1e9;
+      const patience = connect.sock ? 600e9 : 2 * gap + 5e9;
+      if (now - last > patience) this.registry.close(connect, connect.lastTime, 'failed');
+    }
+  }
+
+  /** socket.state */
+  socketState(cursor: Cursor, session: number, time: number): void {
+    const sock = cursor.sock;
+    const to = cursor.u8(AT.new_state);
+    if (to === TCP_SYN_SENT) {
+      const record = Buffer.from(cursor.bytes.subarray(cursor.base, cursor.base + cursor.size));
+      this.pending.delete(sock);
+      this.pending.set(sock, { record, session, seq: cursor.seq, time });
+      if (this.pending.size > MAX_PENDING_SOCKETS)
+        this.pending.delete(this.pending.keys().next().value!);
+      return;
+    }
+    if (cursor.u8(AT.old_state) !== TCP_SYN_SENT) return;
+    let connect = this.bySocket.get(sock);
+    const pending = this.pending.get(sock);
+    if (!connect && pending) {
+      // No SYN of it was ever seen: it failed before the first point, or was not wanted.
+      this.pending.delete(sock);
+      if (to === TCP_ESTABLISHED) return;
+      connect = this.begin(0, cursor.netns, pending.time);
+      connect.addRecord(pending.record, pending.session, pending.seq);
+    }
+    if (!connect) return;
+    connect.add(cursor, session, time);
+    this.registry.close(connect, time, to === TCP_ESTABLISHED ? 'recovered' : 'failed');
+  }
+
+  /** tcp.retransmit */
+  retransmit(cursor: Cursor, session: number, time: number): void {
+    const isn = cursor.u32(AT['socket.seq']);
+    const connect =
+      this.bySocket.get(cursor.sock) ??
+      this.byKey.get(keyOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']), isn));
+    if (connect?.isn === isn) connect.add(cursor, session, time);
+  }
+
+  private syn({ cursor, session, time, point, tunnel, headers }: Seen, flow: Layer): void {
+    const { bytes, base } = cursor;
+    const isn = flow.seq(bytes);
+    const key = keyOf(flow.key(bytes), isn);
+    let connect = this.byKey.get(key);
+    // The entry of a tunnel packet is that of the tunnel.
+    if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
+      const original = keyOf(tupleKey(bytes, base + AT.original), isn);
+      const translated = keyOf(reverseKey(tupleKey(bytes, base + AT.reply)), isn);
+      connect ??= this.byKey.get(original) ?? this.byKey.get(translated);
+      connect ??= this.begin(isn, cursor.netns, time);
+      this.alias(connect, original);
+      this.alias(connect, translated);
+    }
+    connect ??= this.begin(isn, cursor.netns, time);
+    this.alias(connect, key);
+
+    const drop = point === Point['packet.drop'];
+    const ipId = headers.flow.identification(bytes);
+    const previous = connect.attempts.length;
+    if (!drop || previous === 0) {
+      const again = connect.arrive(placeOf(cursor), ipId, time);
+      if (again && previous > 0) this.registry.judge(connect);
+    }
+    this.adopt(connect, cursor.sock);
+    connect.add(cursor, session, time, drop ? connect.attemptOf(ipId) : undefined);
+    if (drop) {
+      connect.dropped = true;
+      this.registry.judge(connect);
+    }
+  }
+
+  /** A SYN-ACK or RST: both acknowledge the SYN they answer. */
+  private answer({ cursor, session, time, point }: Seen, flow: Layer, reset: boolean): void {
+    const { bytes } = cursor;
+    const isn = (flow.ack(bytes) - 1) >>> 0;
+    const connect = this.byKey.get(keyOf(flow.reverseKey(bytes), isn));
+    if (!connect) return;
+    connect.add(cursor, session, time);
+    if (reset) connect.reset = true;
+    // A local socket tells by its state when the answer was taken; without one, the answer is there
+    // when it is back where the SYN came from.
+    if (
+      !reset &&
+      connect.sock === 0 &&
+      cursor.netns === connect.netns &&
+      point !== Point['packet.drop']
+    )
+      this.registry.close(connect, time, 'recovered');
+  }
+
+  private begin(isn: number, netns: number, time: number): Exchange {
+    const connect = new Exchange('tcp-connect', isn, netns, time);
+    this.registry.begin(connect, this);
+    return connect;
+  }
+
+  private alias(connect: Exchange, key: string): void {
+    if (this.byKey.get(key) === connect) return;
+    this.byKey.set(key, connect);
+    connect.keys.push(key);
+  }
+
+  /** Ties the socket that connect() was called on to the exchange of its first SYN. */
+  private adopt(connect: Exchange, sock: number): void {
+    if (sock === 0 || connect.sock !== 0) return;
+    const pending = this.pending.get(sock);
+    if (!pending) return;
+    this.pending.delete(sock);
+    connect.sock = sock;
+    this.bySocket.set(sock, connect);
+    connect.addRecord(pending.record, pending.session, pending.seq);
+  }
+}
+
+/** Ports come again, and namespaces may share addresses: the sequence number makes a flow a connect. */
+function keyOf(tuple: string, isn: number): string {
+  return tuple + String.fromCharCode(isn >>> 16, isn & 0xffff);
+}
