@@ -6,6 +6,7 @@
 #include "filter.h"
 
 #define RING_BYTES (16 << 20) /* the controller may choose another power of two */
+#define PLAIN_PACKET_BYTES 80 /* IPv6 and TCP with 20 bytes of options, IPv4 with all */
 #define NO_TIMEOUT 0xffffffff
 
 const volatile __u32 hz; /* CONFIG_HZ; 0: not known */
@@ -45,9 +46,10 @@ struct sighting {
 	struct before before;
 };
 
-static __always_inline struct event *reserve(void)
+/* `bytes` is a constant: the verifier wants to know it. */
+static __always_inline struct event *reserve(__u64 bytes)
 {
-	struct event *event = bpf_ringbuf_reserve(&ring, sizeof(*event), 0);
+	struct event *event = bpf_ringbuf_reserve(&ring, bytes, 0);
 	__u32 zero = 0;
 	__u64 *failed;
 
@@ -134,20 +136,22 @@ static __always_inline void fill_conntrack(struct event *event, struct nf_conn *
 	read_tuple(&event->reply, &ct->tuplehash[1].tuple);
 }
 
-/* Copies the packet's headers, the DNS question included, payload never. */
-static __always_inline void fill_packet(struct event *event, const struct packet *packet)
+/* Copies the packet's headers, the DNS question included, payload never. The record has room for
+ * `room` bytes, a constant. */
+static __always_inline void fill_packet(struct event *event, const struct packet *packet,
+					const __u32 room)
 {
-	__u32 headers = packet->headers, length = packet->dns ? PACKET_BYTES : headers;
+	__u32 headers = packet->headers, length = packet->dns ? room : headers;
 
 	if (length > packet->linear)
 		length = packet->linear;
-	if (length > PACKET_BYTES)
-		length = PACKET_BYTES;
-	__builtin_memset(event->packet, 0, PACKET_BYTES);
+	if (length > room)
+		length = room;
+	__builtin_memset(event->packet, 0, room);
 	/* the verifier must see the bound on the very register that is passed */
 	asm volatile("" : "+r"(length));
 	length &= 0xff;
-	if (length > PACKET_BYTES)
+	if (length > room)
 		return;
 	if (bpf_probe_read_kernel(event->packet, length, packet->start)) {
 		event->flags |= EVENT_UNREADABLE;
@@ -157,7 +161,7 @@ static __always_inline void fill_packet(struct event *event, const struct packet
 		headers = length;
 		event->flags |= EVENT_UNREADABLE;
 	} else if (packet->dns) {
-		__u32 end = question_end(event->packet, headers);
+		__u32 end = room == PACKET_BYTES ? question_end(event->packet, headers) : 0;
 
 		if (end && end <= length)
 			headers = end;
@@ -167,7 +171,7 @@ static __always_inline void fill_packet(struct event *event, const struct packet
 		for (__u32 i = 0; i < 8; i++) {
 			__u32 at = headers + i;
 
-			if (at < PACKET_BYTES)
+			if (at < room)
 				event->packet[at] = 0;
 		}
 	}
@@ -175,11 +179,11 @@ static __always_inline void fill_packet(struct event *event, const struct packet
 	event->size = (offsetof(struct event, packet) + headers + 7) & ~7u;
 }
 
-/* Writes one event. */
-static __attribute__((noinline)) int emit(const struct sighting *sighting,
-					  const struct packet *packet, struct sk_buff *skb)
+static __always_inline int emit_with_room(const struct sighting *sighting,
+					  const struct packet *packet, struct sk_buff *skb,
+					  const __u32 room)
 {
-	struct event *event = reserve();
+	struct event *event = reserve(offsetof(struct event, packet) + room);
 	struct nf_conn *ct;
 	struct sock *sk;
 
@@ -222,9 +226,18 @@ static __attribute__((noinline)) int emit(const struct sighting *sighting,
 	ct = conntrack(skb);
 	if (ct)
 		fill_conntrack(event, ct);
-	fill_packet(event, packet);
+	fill_packet(event, packet, room);
 	submit(event);
 	return 0;
+}
+
+/* Writes one event. Most are of plain TCP: those take less of the ring. */
+static __attribute__((noinline)) int emit(const struct sighting *sighting,
+					  const struct packet *packet, struct sk_buff *skb)
+{
+	if (packet->dns || packet->headers > PLAIN_PACKET_BYTES)
+		return emit_with_room(sighting, packet, skb, PACKET_BYTES);
+	return emit_with_room(sighting, packet, skb, PLAIN_PACKET_BYTES);
 }
 
 /* Applies the filter, if there is one, and writes the event. */

@@ -48,7 +48,7 @@ static __always_inline struct event *socket_event(struct sock *sk, __u8 point)
 		if (selection == NOT_SELECTED)
 			return NULL;
 	}
-	event = reserve();
+	event = reserve(offsetof(struct event, socket) + sizeof(event->socket));
 	if (!event)
 		return NULL;
 	fill_head(event, point);

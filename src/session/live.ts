@@ -103,6 +103,7 @@ class LiveSession implements Session {
           'netns-missing',
           `there is no network namespace ${name}: \`ip netns list\` shows those with a name`,
         );
+    void this.symbols.load();
     for (const namespace of found) this.namespaces.set(namespace.inode, namespace);
     for (const { inode, name } of found) this.tell({ fact: 'netns', netns: inode, name });
     if (this.host) this.tellHost(await this.host.start());
