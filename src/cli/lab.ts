@@ -31,13 +31,14 @@ export async function labCommand(): Promise<Command> {
     .description(
       'reproduces a fault on this kernel in namespaces of its own, traces it, explains it, cleans up',
     )
+    .argument('[name]', 'which one')
     .addOption(new Option('--list', 'list the labs'))
     .addOption(jsonOption())
-    .action((options: LabOptions) => {
-      if (!options.list)
+    .action((name: string | undefined, options: LabOptions) => {
+      if (name !== undefined || !options.list)
         throw new SkbwhyError(
           'bad-option',
-          `which lab? One of: ${faults.map((f) => f.verdict).join(', ')} (skbwhy lab --list)`,
+          `${name === undefined ? 'which lab?' : `there is no lab '${name}'.`} One of: ${faults.map(({ lab }) => lab.name).join(', ')} (skbwhy lab --list)`,
         );
       list(faults, options.json === true);
     });

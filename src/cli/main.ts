@@ -20,8 +20,9 @@ export async function main(argv: readonly string[]): Promise<void> {
     process.stderr.write(`${line}\n`);
     process.exit(exitCode);
   });
+  const program = new Command('skbwhy');
   try {
-    const program = new Command('skbwhy')
+    program
       .enablePositionalOptions()
       .description('why did this packet not arrive, and why did it arrive in the end?')
       .version(version())
@@ -36,7 +37,11 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return;
-      process.stderr.write(`skbwhy: ${error.message.replace(/^error: /, '')} [bad-option]\n`);
+      const message =
+        error.code === 'commander.help'
+          ? `which command? One of ${commandNames(program)}; skbwhy --help tells more`
+          : error.message.replace(/^error: /, '');
+      process.stderr.write(`skbwhy: ${message} [bad-option]\n`);
       process.exitCode = 2;
       return;
     }
@@ -49,8 +54,14 @@ export async function main(argv: readonly string[]): Promise<void> {
 
 /** Errors come as one line of our own, for every command. */
 function quiet(command: Command): void {
-  command.exitOverride().configureOutput({ outputError: () => undefined });
+  const nothing = (): void => undefined;
+  command.exitOverride().configureOutput({ outputError: nothing, writeErr: nothing });
   command.commands.forEach((sub) => quiet(sub));
+}
+
+function commandNames(program: Command): string {
+  const visible = program.createHelp().visibleCommands(program);
+  return visible.map((command) => command.name()).join(', ');
 }
 
 function version(): string {
