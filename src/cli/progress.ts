@@ -19,10 +19,11 @@ export class Progress {
       if (performance.now() - this.startedAt < AFTER_MS) return;
       this.bar = new SingleBar(
         {
-          format: `${this.what} {bar} {percentage} %, {eta_formatted} left`,
+          format: `${this.what} {bar} {percentage} %`,
           stream: process.stderr,
           clearOnComplete: true,
-          hideCursor: true,
+          // nothing of the terminal's that a signal would leave changed
+          linewrap: true,
         },
         Presets.shades_classic,
       );

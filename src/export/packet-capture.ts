@@ -93,7 +93,8 @@ export class PacketCapture implements Format {
   private comments(): string[] {
     const { header, survey } = this;
     const { findings, lost } = survey.report;
-    const without = survey.report.sessions[0]!.events - survey.packets;
+    const { events, truncated } = survey.report.sessions[0]!;
+    const without = events - survey.packets;
     const comments = [
       `Session ${header.id} of ${header.node}, recorded from ${header.startedAt}` +
         `${header.filter ? ` with the filter '${header.filter}'` : ''}: ${count(survey.packets, 'packet observation')}. ` +
@@ -122,6 +123,7 @@ export class PacketCapture implements Format {
       );
     if (lost.ring + lost.missed > 0)
       comments.push(`${count(lost.ring + lost.missed, 'event')} could not be recorded`);
+    if (truncated) comments.push(`The session's file is not whole: ${truncated}`);
     return comments.map(printable);
   }
 }

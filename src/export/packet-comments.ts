@@ -69,9 +69,9 @@ function checksum({ checksum: state, outer, inner }: EventRow): string | null {
   const expected = state.expectedOuter;
   if (state.unfinished) {
     const layer = state.unfinished === 'inner' ? inner : outer;
-    const whose = inner ? `${state.unfinished} ${layer?.protocol}` : (layer?.protocol ?? '');
+    const whose = inner ? `${state.unfinished} ` : '';
     parts.push(
-      `${whose.toUpperCase()} checksum not finished yet (CHECKSUM_PARTIAL): it is completed before ` +
+      `${whose}${layer!.protocol.toUpperCase()} checksum not finished yet (CHECKSUM_PARTIAL): it is completed before ` +
         'the packet reaches a wire, so a wrong one here is harmless',
     );
   } else if (state.start !== null)

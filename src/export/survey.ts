@@ -5,7 +5,7 @@ import type { Diagnoser } from '../explain/diagnose.js';
 import { Explainer } from '../explain/explainer.js';
 import type { Finding, Report } from '../explain/finding.js';
 import { World } from '../explain/world.js';
-import type { Session } from '../session/session.js';
+import type { FileSession } from '../session/file-reader.js';
 
 /** What an event proves. */
 export interface Proof {
@@ -35,7 +35,7 @@ const EVENT_TUNNEL = 32;
 
 /** Reads a session once, from start to end; what it keeps does not grow with the healthy traffic. */
 export async function survey(
-  session: Session,
+  session: FileSession,
   diagnosers: readonly Diagnoser[],
   onBatch: () => void = () => undefined,
 ): Promise<Survey> {
@@ -67,6 +67,7 @@ export async function survey(
   }
   explainer.finish();
   const report = explainer.report();
+  report.sessions[0]!.truncated = session.truncated?.message ?? null;
   return {
     world,
     report,
