@@ -73,8 +73,20 @@ export class World {
     return false;
   }
 
+  /**
+   * The rules in force at `time`; null when they are not known, or were found changed so soon after
+   * that either may have been in force.
+   */
   rules(netns: number, time = Infinity): Known<RulesFact> | null {
-    return at(this.rules_.get(netns), time);
+    const list = this.rules_.get(netns);
+    const known = at(list, time);
+    const changed = list?.some(
+      (later) =>
+        later.time > time &&
+        later.time <= time + RULES_DELAY &&
+        later.fact.digest !== known?.fact.digest,
+    );
+    return changed ? null : known;
   }
 
   setting(netns: number, name: string, time = Infinity): Known<string> | null {
@@ -98,6 +110,9 @@ export class World {
     return this.symbols.get(address) ?? address;
   }
 }
+
+/** How long after a change of rules its fact may come, ns. */
+const RULES_DELAY = 4e9;
 
 /** History is bounded: what a diagnosis can ask about is recent. */
 const HISTORY = 32;

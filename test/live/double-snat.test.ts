@@ -123,6 +123,53 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     assert.equal(finding.bypass?.attempt, 3);
   });
 
+  /** Runs a script in the sender's node instead of the lab's own client. */
+  const scripted = async (script: string, settings: string[]): Promise<LabReport> => {
+    const { status, stdout, stderr } = await skbwhy([
+      ...['lab', 'double-snat', '--json', '--set', ...settings, '--'],
+      ...['sh', '-c', `${script}; exit 0`],
+    ]);
+    assert.equal(status, 0, stderr);
+    return JSON.parse(stdout) as LabReport;
+  };
+  const CONNECT = 'curl -s -m 20 -o /dev/null http://$SKBWHY_SERVICE/';
+  const MASQUERADE = 'iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE --random-fully';
+
+  test('checksum offload switched off in between lets the next SYN through', async () => {
+    const off = 'ethtool -K flannel.1 tx-checksum-ip-generic off';
+    const finding = onlyFinding(
+      await scripted(`(sleep 1.5; ${off}) & ${CONNECT}`, ['txrehash=0', 'synLinearTimeouts=0']),
+    );
+    assert.equal(finding.bypass?.why, 'offload-changed');
+    const [, second, third] = finding.attempts;
+    assert.equal(third?.outerPort?.wire, second?.outerPort?.wire);
+    assert.notEqual(third?.checksum?.after, second?.checksum?.after);
+  });
+
+  test('rules taken away in between let the next SYN through', async () => {
+    const flush = 'conntrack -F; iptables -t nat -F KUBE-POSTROUTING';
+    const finding = onlyFinding(
+      await scripted(`(sleep 1.5; ${flush}) & ${CONNECT}`, ['txrehash=0', 'synLinearTimeouts=0']),
+    );
+    assert.equal(finding.bypass?.why, 'rules-changed');
+  });
+
+  test('a rule that asks for no mark spoils every SYN, and is not taken for one that does', async () => {
+    const finding = onlyFinding(
+      await scripted(
+        `iptables -t nat -F POSTROUTING; ${MASQUERADE}; sleep 5; curl -s -m 2.5 http://$SKBWHY_SERVICE/`,
+        ['txrehash=1'],
+      ),
+    );
+    assert.equal(finding.outcome, 'failed');
+    assert.equal(finding.prediction?.recoverAtMs, 'never');
+    assert.match(
+      finding.remedies[0]?.what ?? '',
+      /-A POSTROUTING -o eth0 -j MASQUERADE --random-fully/,
+    );
+    assert.ok(finding.attempts.every((a) => a.outerConntrack?.state === 'new'));
+  });
+
   test('a timeout longer than every gap: it fails, as predicted', async () => {
     const finding = onlyFinding(
       await doubleSnatLab({ txrehash: 0, udpTimeout: 60, synRetries: 2, synLinearTimeouts: 0 }),

@@ -1,7 +1,7 @@
 import type { Case } from '../../explain/diagnose.js';
 import type { BypassReason, Evidence } from '../../explain/finding.js';
 import { identity, type Crossing } from './crossing.js';
-import { duration, hex16, hex32 } from '../../explain/wording.js';
+import { duration, hex, hex16, hex32 } from '../../explain/wording.js';
 
 export interface Bypass {
   attempt: number;
@@ -75,14 +75,18 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
   );
   const timeoutMs = setting != null ? setting * 1000 : remaining;
   if (known && through.newEntry && timeoutMs !== null) {
-    const innerAgain = rulesChanged(exchange, before, through);
-    if (innerAgain)
+    if (through.entry !== null && through.entry.mark !== 0 && !through.snat)
       return {
         ...base,
         why: 'rules-changed',
-        text: `The NAT rules of the sending node changed between SYN ${before.n} and SYN ${through.n}; the outer packet of SYN ${through.n} made a new entry that no rule translates.`,
+        text:
+          `SYN ${through.n} bears mark ${hex(through.entry.mark)} again (its inner entry was made anew too), and yet its new outer entry is not translated: ` +
+          `the rule that masqueraded the outer packet of SYN ${before.n} is not there any more.`,
         short: `SYN ${through.n} escaped because the rules had been changed in between.`,
-        evidence: [innerAgain, ...proof(through.nat, through.sent)],
+        evidence: [
+          ...proof(through.entry, through.nat, through.sent),
+          ...rulesChange(before, through),
+        ],
       };
     // Timers fire in jiffies: an entry may be found expired up to one tick early or late.
     const expired = gapMs >= timeoutMs - JIFFY_MS;
@@ -112,18 +116,13 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
 /** One tick at HZ=100, the coarsest in use. */
 const JIFFY_MS = 10;
 
-function rulesChanged(exchange: Case, before: Crossing, through: Crossing): Evidence | null {
-  const { sent } = before;
-  if (!sent) return null;
-  const then = sent.world.rules(sent.netns, before.startedAt);
-  const now = sent.world.rules(sent.netns, through.startedAt);
-  if (!then || !now || then.fact.digest === now.fact.digest) return null;
-  // Rules matter to a retransmission only when its inner entry was made anew as well.
-  const innerNew = exchange.observations.some(
-    (o) =>
-      o.attempt === through.n && !o.tunnel && o.point === 'nat.setup' && o.netns === sent.netns,
-  );
-  return innerNew ? now.evidence : null;
+/** The facts that tell of the change, where they were recorded. */
+function rulesChange({ sent }: Crossing, through: Crossing): Evidence[] {
+  const then = sent?.world.rules(sent.netns, sent.time);
+  const now = sent?.world.rules(sent.netns);
+  return then && now && then.fact.digest !== now.fact.digest && through.sent
+    ? [then.evidence, now.evidence]
+    : [];
 }
 
 function offloadFact(before: Crossing, through: Crossing): string {

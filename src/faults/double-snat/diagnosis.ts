@@ -15,7 +15,7 @@ import type { Defect } from './defect.js';
 import { crossings, identity, type Crossing } from './crossing.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
-import { snatPath, type KnownPath } from './rules.js';
+import { needsNoMark, snatPath, type KnownPath } from './rules.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { count, duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
 
@@ -42,8 +42,8 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   const { world } = sent;
   const subject = tcpSubject(exchange);
   const bypass = bypassOf(exchange, all);
-  const prediction = predict(exchange, all, sent.netns);
   const rules = snatPath(world, sent.netns, first);
+  const prediction = predict(exchange, all, sent.netns, rules?.path ?? null);
   const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
   const { chain, device } = senderChain(exchange, all, first, defect, rules);
   if (bypass) {
@@ -64,7 +64,7 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
     verdict: 'double-snat',
     defect,
     title: title(exchange, all, subject.service ?? subject.backend),
-    summary: summary(exchange, all, first, defect, device, bypass, peerSeen),
+    summary: summary(exchange, all, first, defect, device, rules, bypass, peerSeen),
     cause: `double-snat/${defect}/${world.netnsName(sent.netns)}/${device}`,
     confidence: 'proved',
     loweredFor: [],
@@ -74,7 +74,12 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
     prediction,
     chain,
     ruledOut: ruledOutAtSender(exchange, all, first, peerSeen),
-    remedies: remedies(defect, { device, port: sent.headers.outer.dport }, rules?.path ?? null),
+    remedies: remedies(
+      defect,
+      { device, port: sent.headers.outer.dport },
+      rules?.path ?? null,
+      needsNoMark(rules?.path ?? null, all),
+    ),
   };
 }
 
@@ -210,10 +215,10 @@ function senderChain(
         `${rules?.path.marking[0] ? ` (${rules.path.marking[0].text})` : ''}.`,
       evidence: [...evidence(marked), ...(rules?.path.marking[0] ? rules.evidence : [])],
     });
-  const firstSnat =
-    inner.find((o) => o.point === 'nat.setup' && o.ct && (o.ct.status & IPS_SRC_NAT) !== 0) ??
-    first.entry;
-  if (firstSnat?.ct && (firstSnat.ct.status & IPS_SRC_NAT) !== 0)
+  const firstSnat = [...inner.filter((o) => o.point === 'nat.setup'), first.entry].find((o) =>
+    isSourceNated(o),
+  );
+  if (firstSnat?.ct)
     chain.push({
       claim: 'first-snat',
       text:
@@ -232,8 +237,8 @@ function senderChain(
   chain.push({
     claim: 'second-snat',
     text:
-      `The outer packet is a new flow for conntrack and still bears mark ${hex(first.nat?.mark ?? sent.mark)}: nat/POSTROUTING masquerades it again` +
-      `${rules ? ` (${rules.path.second.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the second SNAT.`,
+      `The outer packet is a new flow for conntrack${mark === 0 || needsNoMark(rules?.path ?? null, all) ? '' : ` and still bears mark ${hex(mark)}`}: nat/POSTROUTING masquerades it${firstSnat ? ' again' : ''}` +
+      `${rules ? ` (${rules.path.second.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the ${firstSnat ? 'second ' : ''}SNAT.`,
     evidence: [...evidence(first.nat, sent), ...(rules ? rules.evidence : [])],
   });
   const { before, after, expected } = first.checksum!;
@@ -260,6 +265,12 @@ function senderChain(
         claim: 'peer-drop-expected',
         text: `SYN ${c.n} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
         evidence: evidence(c.sent),
+      });
+    if (c.n > first.n && c.outerCt && c.newEntry && c.snat)
+      chain.push({
+        claim: 'new-entry-translated-too',
+        text: `SYN ${c.n} makes a new outer entry (port ${c.expectedPort}), and that one is masqueraded as well, to port ${c.wirePort}: the rule asks for no mark that a retransmission would lack.`,
+        evidence: evidence(c.nat, c.sent),
       });
     if (c.n > first.n && c.outerCt && !c.newEntry)
       chain.push({
@@ -368,6 +379,7 @@ function summary(
   first: Crossing,
   defect: Defect,
   device: string,
+  rules: KnownPath | null,
   bypass: ReturnType<typeof bypassOf>,
   peerSeen: boolean,
 ): string {
@@ -377,13 +389,24 @@ function summary(
       ? 'its outer UDP checksum was not updated for the new port'
       : 'its absent outer UDP checksum (0) was turned into a wrong one';
   const whom = peerSeen ? 'so the peer dropped it' : 'so the peer must drop it';
+  const twice = isSourceNated(first.entry)
+    ? `On ${node} the SYN was masqueraded twice: once itself, and once more as the ${device} packet that carries it`
+    : `On ${node} not the SYN was masqueraded but the ${device} packet that carries it`;
+  const why = needsNoMark(rules?.path ?? null, all)
+    ? 'by a rule that asks for no mark'
+    : 'because the mark survives encapsulation';
   const start =
-    `On ${node} the SYN was masqueraded twice: once itself, and once more as the ${device} packet that carries it, because the mark survives encapsulation. ` +
-    `The second SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort}, but ${spoiled}, ${whom}.`;
+    `${twice}, ${why}. ` +
+    `The ${isSourceNated(first.entry) ? 'second ' : ''}SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort}, but ${spoiled}, ${whom}.`;
   if (bypass) return `${start} ${bypass.short}`;
-  if (exchange.outcome === 'failed')
-    return `${start} No retransmission escaped: each met the same conntrack entry, which every SYN kept alive.`;
-  return start;
+  if (exchange.outcome !== 'failed') return start;
+  return needsNoMark(rules?.path ?? null, all)
+    ? `${start} No retransmission escaped: every outer packet is masqueraded, whatever its port and entry.`
+    : `${start} No retransmission escaped: each met the same conntrack entry, which every SYN kept alive.`;
+}
+
+function isSourceNated(o: Observation | null): boolean {
+  return o?.ct != null && (o.ct.status & IPS_SRC_NAT) !== 0;
 }
 
 const TCP_ESTABLISHED = 1;

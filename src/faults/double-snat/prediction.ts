@@ -1,20 +1,23 @@
+import type { SnatPath } from '../../event/fact.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { Prediction } from '../../explain/finding.js';
 import { predictRecovery, synGaps } from '../../explain/schedule.js';
 import type { Crossing } from './crossing.js';
-import { duration, toMicroseconds } from '../../explain/wording.js';
+import { needsNoMark } from './rules.js';
+import { toMicroseconds } from '../../explain/wording.js';
 
 /**
  * When the connect gets through, from the settings that were in force when its first SYN left, and
  * not from what happened then.
  *
- * Gaps come from the client's own SYN schedule where its namespace is known, else from the SYNs
+ * Retransmissions bear no mark, so a rule that asks for one masquerades none of them. Gaps come from the client's own SYN schedule where its namespace is known, else from the SYNs
  * seen so far, doubled on.
  */
 export function predict(
   exchange: Case,
   crossings: readonly Crossing[],
   sender: number,
+  path: SnatPath | null,
 ): Prediction {
   const { observations, world, startedAt } = exchange;
   const socket = observations.find(
@@ -31,6 +34,12 @@ export function predict(
   const own = observations.find((o) => o.txrehash !== null)?.txrehash ?? null;
   const rehash = own ?? sysctl;
 
+  if (needsNoMark(path, crossings))
+    return {
+      recoverAtMs: 'never',
+      observedMs,
+      text: 'the rule that masquerades the outer packet asks for no mark: every retransmission is masqueraded too, whatever its port and entry',
+    };
   if (timeoutS === null)
     return {
       recoverAtMs: null,

@@ -6,17 +6,19 @@ import type { Defect } from './defect.js';
  * What cures the fault on the sending node, the surest first; says too what does not.
  * @param tunnel its device there, null where not known, and its UDP port
  * @param path the way through the node's rules, null where not known
+ * @param anyMark the second SNAT meets marked and unmarked packets
  */
 export function remedies(
   defect: Defect,
   tunnel: { device: string | null; port: number | null },
   path: SnatPath | null,
+  anyMark = path?.mark === 0,
 ): Remedy[] {
   const device = tunnel.device ?? '<tunnel device>';
   const port = tunnel.port ?? '<tunnel port>';
   const iptables = path?.outerFamily === 'ip6' ? 'ip6tables' : 'iptables';
   return [
-    rulesRemedy(path, port),
+    rulesRemedy(path, port, anyMark),
     {
       what: 'until the rules are mended: let the tunnel’s packets pass nat/POSTROUTING untouched',
       command: `${iptables} -t nat -I POSTROUTING -p udp --dport ${port} -j ACCEPT`,
@@ -43,16 +45,18 @@ export function remedies(
   ];
 }
 
-function rulesRemedy(path: SnatPath | null, port: number | string): Remedy {
-  if (path?.mark === 0)
+function rulesRemedy(path: SnatPath | null, port: number | string, anyMark: boolean): Remedy {
+  if (anyMark)
     return {
-      what: `upgrading Kubernetes is not enough here: except the tunnel’s packets (udp port ${port}) from the rule that source-NATs them without asking for a mark: ${quoteRule(path.second)}`,
+      what: `upgrading Kubernetes is not enough here: except the tunnel’s packets (udp port ${port}) from the rule that source-NATs them without asking for a mark${path ? `: ${quoteRule(path.second)}` : ' (iptables-save -t nat, nft list ruleset)'}`,
       command: null,
       source: 'order of nat/POSTROUTING on this node',
     };
   if (path && !path.curedByClearing)
     return {
-      what: `upgrading Kubernetes is not enough here: ${path.first ? quoteRule(path.first) : 'another rule'} masquerades the inner packet before the chain that clears the mark is reached. Move it behind that chain, or upgrade the CNI that makes it`,
+      what: path.first
+        ? `upgrading Kubernetes is not enough here: ${quoteRule(path.first)} masquerades the inner packet before the chain that clears the mark is reached. Move it behind that chain, or upgrade the CNI that makes it`
+        : 'upgrading Kubernetes is not enough here: the inner packet leaves nat/POSTROUTING before the chain that clears the mark is reached, without being masqueraded. Move the rule that lets it go behind that chain, or upgrade the CNI that makes it',
       command: null,
       source:
         'order of nat/POSTROUTING on this node; flannel from 0.20.2 on keeps its rules in a chain of its own',

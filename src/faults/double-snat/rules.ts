@@ -10,6 +10,17 @@ export interface KnownPath {
 }
 
 /**
+ * Does the second SNAT meet every packet, marked or not? Either its rule says so, or an unmarked
+ * retransmission was seen to be translated by a new entry.
+ */
+export function needsNoMark(path: SnatPath | null, crossings: readonly Crossing[]): boolean {
+  return (
+    path?.mark === 0 ||
+    crossings.some((c) => c.n > 1 && c.newEntry && c.snat && c.entry?.mark === 0)
+  );
+}
+
+/**
  * Finds the rules behind the two SNATs: the way through this tunnel for the mark that the packet bore.
  * @returns null when the node's rules were not recorded, or none of their ways fits
  */
