@@ -9,7 +9,7 @@ import { FileWriter } from '../session/file-writer.js';
 import { exitCode, failOnFindingOption, formatOf, jsonOption, untilInterrupted } from './common.js';
 import { explain } from './main-path.js';
 import { jsonText, print } from './output.js';
-import { openTrace } from './open-trace.js';
+import { checkTracing, openTrace } from './open-trace.js';
 import { AFTERMATH_MS } from './record.js';
 import { table } from './text.js';
 
@@ -103,6 +103,7 @@ export async function runLab(
   options: LabOptions,
 ): Promise<number> {
   const settings = parseSettings(fault.lab, options.set ?? []);
+  await checkTracing(options.filter);
   return untilInterrupted(async (signal) => {
     const lab = await fault.lab.up(settings, signal);
     try {

@@ -5,3 +5,12 @@ export async function openTrace(options: { filter?: string; netns?: string[] }):
   const { trace } = await import('../session/live.js');
   return trace(options);
 }
+
+/**
+ * Whether openTrace() can work at all, before anything is built for it.
+ * @throws SkbwhyError 'no-btf', 'no-privilege', 'library-missing', 'bad-filter'
+ */
+export async function checkTracing(filter?: string): Promise<void> {
+  const probe = await import('../probe/probe.js');
+  probe.checkTracing(filter);
+}

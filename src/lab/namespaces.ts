@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { constants } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
+import { hasCapabilities } from '../host/capabilities.js';
 import { run } from './command.js';
 import { identify, mayLive, type ProcessIdentity } from './owner.js';
 
@@ -59,8 +60,11 @@ export class Namespaces {
     cables: readonly Cable[],
     signal?: AbortSignal,
   ): Promise<Namespaces> {
-    if (process.geteuid?.() !== 0) {
-      throw new SkbwhyError('no-privilege', 'a lab makes network namespaces: run it as root');
+    if (!hasCapabilities('CAP_SYS_ADMIN', 'CAP_NET_ADMIN')) {
+      throw new SkbwhyError(
+        'no-privilege',
+        'a lab makes network namespaces: run it as root, in a container with CAP_SYS_ADMIN and CAP_NET_ADMIN',
+      );
     }
     removeOrphans();
     const namespaces = new Namespaces(roles);

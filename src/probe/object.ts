@@ -15,6 +15,9 @@ const SLOT = 'expression';
 /** functions with pointer arguments that are not static, which only Linux 5.13 takes; all for the filter */
 const GLOBAL_FUNCTIONS = [SLOT, 'select_packet', 'select_socket'];
 const LOG_BYTES = 1 << 16;
+/** message of 'no-privilege' */
+export const NO_PRIVILEGE =
+  'tracing needs root, in a container with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN';
 const OBJECT_NAMES: Partial<Record<NodeJS.Architecture, string>> = {
   x64: 'skbwhy.x86-64.o',
   arm64: 'skbwhy.arm64.o',
@@ -119,11 +122,7 @@ export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedOb
       throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
     const attempt = tryLoad(bytes, plan.programs, ringBytes, plan.entries);
     if ('programs' in attempt) return attempt;
-    if (attempt.errno === EPERM)
-      throw new SkbwhyError(
-        'no-privilege',
-        'tracing needs root, or the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN',
-      );
+    if (attempt.errno === EPERM) throw new SkbwhyError('no-privilege', NO_PRIVILEGE);
     if (!attempt.culprit)
       throw new SkbwhyError(
         'kernel-refused',

@@ -1,13 +1,20 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { release } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
 import type { PlanEntry } from '../event/point.js';
+import { hasCapabilities } from '../host/capabilities.js';
 import { Btf, dropReasons } from './btf.js';
 import { compileFilter } from './filter.js';
 import { native } from './libbpf.js';
 import { NetfilterLinks } from './netfilter-links.js';
-import { loadObject, prepareObject, readObject, type LoadedObject } from './object.js';
+import {
+  loadObject,
+  NO_PRIVILEGE,
+  prepareObject,
+  readObject,
+  type LoadedObject,
+} from './object.js';
 import { planPoints } from './plan.js';
 import { Ring } from './ring.js';
 
@@ -73,6 +80,22 @@ export function checkedPoints(): PlanEntry[] {
   return object.plan;
 }
 
+/**
+ * Whether this machine can trace at all, and whether the filter is one; loads nothing.
+ * @throws SkbwhyError 'no-btf', 'no-privilege', 'library-missing', 'bad-filter'
+ */
+export function checkTracing(filter?: string): void {
+  Btf.ofKernel();
+  requirePrivilege();
+  native();
+  if (filter !== undefined) compileFilter(filter);
+}
+
+/** CAP_SYS_ADMIN, without which namespaces cannot be entered; it has CAP_BPF and CAP_PERFMON in it. */
+function requirePrivilege(): void {
+  if (!hasCapabilities('CAP_SYS_ADMIN')) throw new SkbwhyError('no-privilege', NO_PRIVILEGE);
+}
+
 /** The programs in the kernel and the ring they write to. */
 export class Probe {
   readonly plan: PlanEntry[];
@@ -92,11 +115,7 @@ export class Probe {
    */
   constructor(options: ProbeOptions = {}) {
     const btf = Btf.ofKernel();
-    if (process.geteuid?.() !== 0 && !mayTrace())
-      throw new SkbwhyError(
-        'no-privilege',
-        'tracing needs root, or the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN',
-      );
+    requirePrivilege();
     native();
     const bytes = readObject();
     const ringBytes = options.ringBytes ?? RING_BYTES;
@@ -196,14 +215,6 @@ function u32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32LE(value);
   return bytes;
-}
-
-/** CAP_SYS_ADMIN, without which namespaces cannot be entered. */
-function mayTrace(): boolean {
-  const path = '/proc/self/status';
-  if (!existsSync(path)) return false;
-  const match = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(path, 'latin1'));
-  return match ? ((BigInt(`0x${match[1]}`) >> 21n) & 1n) === 1n : false;
 }
 
 const PROG_INFO_BYTES = 232;
