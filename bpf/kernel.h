@@ -64,6 +64,10 @@ struct sock {
 	__u8 sk_txrehash; /* since 6.0 */
 };
 
+struct inet_sock {
+	__be16 inet_sport;
+};
+
 struct inet_connection_sock {
 	__u32 icsk_rto;
 	__u8 icsk_retransmits;
@@ -186,6 +190,7 @@ enum {
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
 	TCP_TIME_WAIT = 6,
+	TCP_CLOSE = 7,
 	TCP_NEW_SYN_RECV = 12,
 	CHECKSUM_PARTIAL = 3,
 	NF_ACCEPT = 1,

@@ -159,7 +159,9 @@ static __always_inline void fill_packet(struct event *event, const struct packet
 	}
 	if (headers > length) {
 		headers = length;
-		event->flags |= EVENT_UNREADABLE;
+		/* unless the packet itself is that short */
+		if (length < packet->outer.length)
+			event->flags |= EVENT_UNREADABLE;
 	} else if (packet->dns) {
 		__u32 end = room == PACKET_BYTES ? question_end(event->packet, headers) : 0;
 

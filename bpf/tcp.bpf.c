@@ -2,13 +2,16 @@
 /* socket.state and tcp.retransmit: what the TCP sockets of this node do. */
 
 /* A v6 socket may speak IPv4 (::ffff:a.b.c.d); its flow is then the IPv4 one. `flow` is zero. */
-static __always_inline bool flow_of_sock(struct tuple *flow, struct sock *sk)
+static __always_inline bool flow_of_sock(struct tuple *flow, struct sock *sk, bool closed)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	__u16 sport = bpf_htons(BPF_CORE_READ(sk, __sk_common.skc_num));
 	__u16 dport = BPF_CORE_READ(sk, __sk_common.skc_dport);
 	__u8 address[16];
 
+	/* tcp_set_state gives the port back before it tells; this copy stays */
+	if (closed && !sport)
+		sport = BPF_CORE_READ((struct inet_sock *)sk, inet_sport);
 	flow->protocol = PROTOCOL_TCP;
 	if (family == AF_INET6) {
 		bpf_core_read(address, 16, &sk->__sk_common.skc_v6_daddr);
@@ -34,14 +37,14 @@ static __always_inline bool flow_of_sock(struct tuple *flow, struct sock *sk)
 	return false;
 }
 
-static __always_inline struct event *socket_event(struct sock *sk, __u8 point)
+static __always_inline struct event *socket_event(struct sock *sk, __u8 point, bool closed)
 {
 	struct tuple flow __attribute__((aligned(8))) = {};
 	__u32 netns = netns_of_sock(sk);
 	struct event *event;
 	int selection = MATCHED;
 
-	if (!netns_is_wanted(netns) || !flow_of_sock(&flow, sk))
+	if (!netns_is_wanted(netns) || !flow_of_sock(&flow, sk, closed))
 		return NULL;
 	if (filtering) {
 		selection = select_socket(&flow);
@@ -76,7 +79,7 @@ int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 		return 0;
 	if (sk->sk_protocol != PROTOCOL_TCP)
 		return 0;
-	event = socket_event(sk, POINT_SOCKET_STATE);
+	event = socket_event(sk, POINT_SOCKET_STATE, new_state == TCP_CLOSE);
 	if (!event)
 		return 0;
 	event->old_state = old_state;
@@ -94,7 +97,7 @@ int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit, struct sock *sk, struct sk_buff *skb)
 {
-	struct event *event = socket_event(sk, POINT_TCP_RETRANSMIT);
+	struct event *event = socket_event(sk, POINT_TCP_RETRANSMIT, false);
 
 	if (!event)
 		return 0;

@@ -107,7 +107,12 @@ class LiveSession implements Session {
     for (const namespace of found) this.namespaces.set(namespace.inode, namespace);
     for (const { inode, name } of found) this.tell({ fact: 'netns', netns: inode, name });
     if (this.host) this.tellHost(await this.host.start());
-    for (const namespace of found) this.enter(namespace);
+    for (const namespace of found)
+      try {
+        this.enter(namespace);
+      } catch (error) {
+        if (this.options.netns || !isGone(error)) throw error;
+      }
     this.probe.start();
     this.losses = this.probe.losses();
     this.nextTick = performance.now() + TICK_MS;
@@ -226,7 +231,7 @@ class LiveSession implements Session {
       try {
         this.enter(namespace);
       } catch (error) {
-        // it went in the meantime, or is refused: without its netfilter points it is still traced
+        // refused: without its netfilter points it is still traced
         if (!(error instanceof SkbwhyError) && !isGone(error)) throw error;
       }
     }
@@ -299,8 +304,9 @@ function isOfProcess({ name }: Namespace): boolean {
   return name.startsWith('pid:');
 }
 
+/** Whether a namespace went between being found and being entered. */
 function isGone(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === 'ENOENT';
+  return ['ENOENT', 'ESRCH', 'netns-missing'].includes((error as { code?: string }).code ?? '');
 }
 
 function immediate(): Promise<void> {

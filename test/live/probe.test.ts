@@ -196,6 +196,41 @@ describe('DNS', () => {
   });
 });
 
+describe('IPv6', () => {
+  const name = netnsName('six');
+  after(() => removeNetns(name));
+
+  test('is read behind extension headers; a refused connection keeps its port', async () => {
+    removeNetns(name);
+    addNetns(name);
+    const seen = await collect({ netns: [name], filter: 'ip6 host ::1' });
+    // destination options and hop-by-hop options before the UDP header
+    inside(
+      name,
+      `python3 -c '
+import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(41, 59, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+s.setsockopt(41, 54, bytes([0, 0, 5, 2, 0, 0, 1, 0]))
+s.sendto(bytes.fromhex("123401000001000000000000") + b"\\x03abc\\0\\0\\1\\0\\1", ("::1", 53))
+t = socket.socket(socket.AF_INET6)
+t.connect_ex(("::1", 9))
+'`,
+    );
+    await sleep(100);
+    await seen.session.close();
+    await seen.done;
+    const isUdp = (event: Seen) => event.packet[6] === 0;
+    const query = one(seen.events, 'device.transmit', isUdp);
+    assert.equal(query.packet.length, 40 + 8 + 8 + 8 + 12 + 5 + 4);
+    one(seen.events, 'packet.drop', isUdp);
+    const syn = one(seen.events, 'device.transmit', (event) => event.packet[6] === 6);
+    const port = syn.packet.readUInt16BE(40);
+    const closed = one(seen.events, 'socket.state', (event) => event.field('new_state') === 7n);
+    assert.match(tuple(closed, 'socket.flow'), new RegExp(`:${port} > 0+1:9$`));
+  });
+});
+
 describe('network namespaces', () => {
   test('that appear are attached, that go are let go within 5 s', async () => {
     const name = netnsName('late');
