@@ -128,7 +128,8 @@ export async function runLab(
         if (options.record) recorder = await FileWriter.create(options.record, session.header);
         explaining = explain([session], { recorder });
         explaining.catch(() => undefined);
-        if (command.length > 0) status = await lab.exec(command, signal);
+        if (command.length > 0)
+          status = await lab.exec(command, { signal, stdout: options.json ? 2 : 1 });
         else clients = await lab.run(signal);
         await sleep(AFTERMATH_MS);
       } finally {

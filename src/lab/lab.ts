@@ -21,6 +21,13 @@ export interface ClientResult {
   startedAt: string;
 }
 
+/** How a user's command runs inside a lab. */
+export interface ExecOptions {
+  signal?: AbortSignal;
+  /** file descriptor of ours that takes its standard output; 1 if not told */
+  stdout?: 1 | 2;
+}
+
 /** A fault reproduced on this kernel. */
 export interface RunningLab {
   /** role (sender, receiver, pod …) → name of its network namespace */
@@ -35,10 +42,10 @@ export interface RunningLab {
    */
   run(signal?: AbortSignal): Promise<ClientResult[]>;
   /**
-   * Runs a user's command inside `node`, with our standard streams; resolves with its exit code, 128 + n
+   * Runs a user's command inside `node`, with our standard streams, or its output elsewhere; resolves with its exit code, 128 + n
    * when signal n ended it. The environment names the lab's addresses (`SKBWHY_SERVICE` …).
    */
-  exec(command: readonly string[], signal?: AbortSignal): Promise<number>;
+  exec(command: readonly string[], options?: ExecOptions): Promise<number>;
   /** Ends its processes and removes its namespaces. May be called again. */
   down(): Promise<void>;
 }

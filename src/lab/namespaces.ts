@@ -13,6 +13,7 @@ import { constants } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
 import { hasCapabilities } from '../host/capabilities.js';
 import { run } from './command.js';
+import type { ExecOptions } from './lab.js';
 import { identify, mayLive, type ProcessIdentity } from './owner.js';
 
 /** Where labs say what they own, so that the next one can clear up behind a dead one. */
@@ -123,11 +124,11 @@ export class Namespaces {
     role: string,
     command: readonly string[],
     environment: Readonly<Record<string, string>>,
-    signal?: AbortSignal,
+    { signal, stdout = 1 }: ExecOptions = {},
   ): Promise<number> {
     const env = { ...process.env, ...environment };
     const child = this.spawn(role, ['sh', '-c', 'exec "$@"', 'lab', ...command], {
-      stdio: 'inherit',
+      stdio: ['inherit', stdout, 'inherit'],
       env,
     });
     const stop = () => child.kill('SIGTERM');

@@ -190,7 +190,7 @@ describe('the double-snat lab', { skip, concurrency: 3 }, () => {
   it('gives up its clients and commands when aborted', async () => {
     await inLab(['timeout=60', 'txrehash=0'], async (running) => {
       const clients = running.run(AbortSignal.timeout(300));
-      const command = running.exec(['sleep', '60'], AbortSignal.timeout(300));
+      const command = running.exec(['sleep', '60'], { signal: AbortSignal.timeout(300) });
       assert.equal(only(await clients).error, 'aborted');
       assert.equal(await command, 128 + 15);
     });

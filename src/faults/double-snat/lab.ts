@@ -266,8 +266,8 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
     // what is outside would not be seen on real nodes either
     traced: Object.keys(scripts).flatMap((role) => (role === 'outside' ? [] : (names[role] ?? []))),
     run: (runSignal) => runOnce(namespaces, settings, clientRole, connections, runSignal),
-    exec: (command, execSignal) =>
-      namespaces.exec('sender', command, environment(names, services), execSignal),
+    exec: (command, options) =>
+      namespaces.exec('sender', command, environment(names, services), options),
     down: () => namespaces.remove(),
   };
 }
