@@ -1,14 +1,34 @@
 import { Explainer } from '../explain/explainer.js';
 import type { Finding, Report } from '../explain/finding.js';
 import { loadFaults } from '../faults/registry.js';
-import type { FileWriter } from '../session/file-writer.js';
 import { mergeSessions } from '../session/merge.js';
-import type { Session } from '../session/session.js';
+import type { Batch, Session } from '../session/session.js';
+
+/** Tells a session to others, see stream/channel. */
+export interface Publisher {
+  /** The batch's memory must stay as it is. */
+  send(batch: Batch): void;
+  finding(finding: Finding): void;
+  /** Resolves when more may be sent. */
+  ready(): Promise<void>;
+}
+
+/** Writes a session down, see session/file-writer. */
+export interface Recorder {
+  write(batch: Batch): Promise<void>;
+}
 
 export interface Explained {
   report: Report;
   /** connects seen, healthy ones included */
   exchanges: number;
+}
+
+export interface Outlets {
+  recorder?: Recorder | null;
+  publisher?: Publisher | null;
+  /** told each finding that is new or changed */
+  show?: (finding: Finding) => void;
 }
 
 /**
@@ -17,17 +37,23 @@ export interface Explained {
  */
 export async function explain(
   sessions: readonly Session[],
-  { recorder, show }: { recorder?: FileWriter | null; show?: (finding: Finding) => void } = {},
+  { recorder, publisher, show }: Outlets = {},
 ): Promise<Explained> {
   const faults = await loadFaults();
   const explainer = new Explainer(
     sessions.map((session) => session.header),
     faults.map((fault) => fault.diagnoser),
   );
+  const tell = (finding: Finding): void => {
+    publisher?.finding(finding);
+    show?.(finding);
+  };
   for await (const { session, batch } of mergeSessions([...sessions])) {
     if (recorder) await recorder.write(batch);
-    for (const finding of explainer.feed(batch, session)) show?.(finding);
+    publisher?.send(batch);
+    for (const finding of explainer.feed(batch, session)) tell(finding);
+    if (publisher) await publisher.ready();
   }
-  for (const finding of explainer.finish()) show?.(finding);
+  for (const finding of explainer.finish()) tell(finding);
   return { report: explainer.report(), exchanges: explainer.exchanges };
 }

@@ -8,6 +8,8 @@ import { explainCommand } from './explain.js';
 import { exportCommand } from './export.js';
 import { labCommand } from './lab.js';
 import { recordCommand } from './record.js';
+import { replayCommand } from './replay.js';
+import { watchCommand } from './watch.js';
 
 /** Runs the command line; sets the process's exit status. */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -29,6 +31,8 @@ export async function main(argv: readonly string[]): Promise<void> {
       .addCommand(doctorCommand())
       .addCommand(recordCommand())
       .addCommand(explainCommand())
+      .addCommand(watchCommand())
+      .addCommand(replayCommand())
       .addCommand(exportCommand(version()))
       .addCommand(await labCommand())
       .addCommand(demoCommand(), { hidden: true });

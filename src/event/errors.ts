@@ -6,6 +6,8 @@ export const ERRORS = {
   'bad-filter': { exitCode: 2 },
   'bad-option': { exitCode: 2 },
   'bad-session': { exitCode: 1 },
+  'cannot-connect': { exitCode: 1 },
+  'cannot-listen': { exitCode: 1 },
   'command-failed': { exitCode: 1 },
   'file-unreadable': { exitCode: 1 },
   'file-unwritable': { exitCode: 1 },

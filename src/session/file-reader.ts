@@ -2,7 +2,9 @@ import { constants } from 'node:fs';
 import * as fs from 'node:fs';
 import { promisify } from 'node:util';
 import { inflate } from 'node:zlib';
+import { conversionFrom, type Conversion } from '../event/conversion.js';
 import { SkbwhyError } from '../event/errors.js';
+import { LAYOUT } from '../event/layout.js';
 import { crc32 } from './crc32.js';
 import { fileError, printable } from './file-error.js';
 import {
@@ -50,6 +52,8 @@ export interface FileSession extends Session {
   readonly progress: number;
   /** The session from the block on that holds record `seq`. */
   from(seq: number): AsyncIterableIterator<Batch>;
+  /** Time of the latest record, CLOCK_MONOTONIC ns; that of the start where there is none. */
+  lastTime(): Promise<number>;
 }
 
 /**
@@ -82,6 +86,8 @@ export async function openFile(path: string): Promise<FileSession> {
 
 /** Reads of the file at given places. */
 class Source {
+  /** of records that another version wrote */
+  conversion: Conversion | null = null;
   private readonly reading = new Set<Promise<unknown>>();
   private closed = false;
 
@@ -130,10 +136,11 @@ class Source {
     } catch {
       return { damage: 'it cannot be inflated' };
     }
-    const damage =
-      bytes.length === head.raw ? damageOf(bytes, head.count) : 'its length does not match';
+    if (bytes.length !== head.raw) return { damage: 'its length does not match' };
+    const records = this.conversion ? this.conversion(bytes) : bytes;
+    const damage = records ? damageOf(records, head.count) : 'a damaged record';
     if (damage) return { damage };
-    const batch = { firstSeq: head.firstSeq, count: head.count, bytes };
+    const batch = { firstSeq: head.firstSeq, count: head.count, bytes: records! };
     return { batch, next: offset + HEAD_BYTES + head.stored };
   }
 
@@ -166,7 +173,10 @@ async function readHeader(source: Source): Promise<{ header: SessionHeader; end:
   if (crc32(json, crc32(preamble.subarray(8, 16))) !== preamble.readUInt32LE(16))
     throw notSession('its header is damaged');
   try {
-    return { header: parseHeader(json.toString()), end: PREAMBLE_BYTES + length };
+    const header = parseHeader(json.toString());
+    source.conversion = conversionFrom(header.layout);
+    header.layout = LAYOUT;
+    return { header, end: PREAMBLE_BYTES + length };
   } catch (error) {
     throw notSession(printable((error as Error).message));
   }
@@ -227,6 +237,17 @@ class Reader implements FileSession {
 
   async *from(seq: number): AsyncIterableIterator<Batch> {
     yield* this.blocks(await this.find(seq));
+  }
+
+  async lastTime(): Promise<number> {
+    let last = this.header.clock.startNs;
+    for (let offset = this.start; offset < this.end;) {
+      const head = await this.source.head(offset);
+      if (head?.kind !== 'block') break;
+      last = Math.max(last, head.lastTime);
+      offset += HEAD_BYTES + head.stored;
+    }
+    return last;
   }
 
   async close(): Promise<void> {
