@@ -131,8 +131,9 @@ async function wanted(names: readonly string[]): Promise<Namespace[]> {
     });
   const path = '/proc/self/ns/net';
   const inode = statSync(path).ino;
-  const name = known.find((namespace) => namespace.inode === inode)?.name ?? 'this namespace';
-  return [{ inode, name, path }];
+  const name = known.find((namespace) => namespace.inode === inode)?.name;
+  // named after a process: who may look into no others finds itself first
+  return [{ inode, name: !name || name.startsWith('pid:') ? 'this namespace' : name, path }];
 }
 
 /** The attach plan without attaching: what the kernel really takes, else what its BTF promises. */
@@ -161,7 +162,7 @@ export function doctorText(report: DoctorReport): string {
   ];
   for (const { netns, datapath, settings } of [report, ...report.others])
     parts.push(
-      `${pc.bold(`Namespace ${netns}`)}\n${datapathText(datapath)}`,
+      `${pc.bold(`Namespace ${netns}`)}\n${datapathText(datapath, report.unread.length === 0)}`,
       settingsText(settings),
     );
   if (report.unread.length > 0)
@@ -186,7 +187,7 @@ function pointsText({ points, pointsUnknown }: DoctorReport): string {
   return lines.filter((line) => line !== '').join('\n');
 }
 
-function datapathText(datapath: Datapath): string {
+function datapathText(datapath: Datapath, allRead: boolean): string {
   const rules = [
     datapath.iptablesLegacy.length > 0
       ? `iptables legacy (${datapath.iptablesLegacy.join(', ')})`
@@ -195,7 +196,7 @@ function datapathText(datapath: Datapath): string {
   ].filter(Boolean);
   const bridge = { true: 'on', false: 'off', null: 'not in the kernel' } as const;
   return [
-    `  rules             ${rules.join('; ') || 'none'}`,
+    `  rules             ${rules.join('; ') || (allRead ? 'none' : 'not readable')}`,
     `  IPVS              ${datapath.ipvs ? 'in use' : 'not in use'}`,
     `  Cilium            ${datapath.cilium ? 'in use' : 'not in use'}`,
     `  bridge netfilter  ${bridge[`${datapath.bridgeNetfilter}`]}`,
