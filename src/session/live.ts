@@ -6,6 +6,7 @@ import { encodeFact, type Fact, type LostFact } from '../event/fact.js';
 import { LAYOUT } from '../event/layout.js';
 import { Point } from '../event/point.js';
 import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
+import { processFact } from '../host/processes.js';
 import { HostWatch } from '../host/watch.js';
 import { Probe, type Losses } from '../probe/probe.js';
 import { Symbols } from '../probe/symbols.js';
@@ -19,6 +20,10 @@ const TICK_MS = 1000;
 const MISSES = 2;
 const POINT = LAYOUT.point[0];
 const LOCATION = LAYOUT.location[0];
+const PID = LAYOUT.pid[0];
+/** A pid is looked up again after this long: it may be another process by then. */
+const PROCESS_MS = 10_000;
+const MAX_PROCESSES = 4096;
 
 /** What else is told about the node; see host/watch. */
 export interface HostSource {
@@ -76,6 +81,8 @@ class LiveSession implements Session {
   private namespaces = new Map<number, Namespace>();
   private readonly misses = new Map<number, number>();
   private readonly locations = new Set<string>();
+  /** pid → until when what was told of it holds, performance.now() */
+  private readonly processes = new Map<number, number>();
   private losses: Losses = { ring: [], missed: new Map() };
   private taken: Promise<Batch | null> = Promise.resolve(null);
   private nextSeq = 0;
@@ -169,7 +176,7 @@ class LiveSession implements Session {
 
   private async takeNow(): Promise<Batch | null> {
     const { count, bytes: events } = this.probe.ring.take(BATCH_BYTES);
-    await this.nameLocations(events);
+    await this.introduce(events);
     const facts = this.facts;
     this.facts = [];
     if (count + facts.length === 0) return null;
@@ -182,11 +189,13 @@ class LiveSession implements Session {
     return batch;
   }
 
-  /** Tells what stands at drop locations seen for the first time. */
-  private async nameLocations(events: Buffer): Promise<void> {
+  /** Tells what stands at drop locations, and which processes connect, when seen for the first time. */
+  private async introduce(events: Buffer): Promise<void> {
     const words = new Uint32Array(events.buffer, events.byteOffset, events.length / 4);
     for (let at = 0; at < events.length; at += words[at >>> 2] as number) {
-      if (events[at + POINT] !== Point['packet.drop']) continue;
+      const point = events[at + POINT];
+      if (point === Point['socket.state']) this.introduceProcess(words[(at + PID) >>> 2] as number);
+      if (point !== Point['packet.drop']) continue;
       const low = words[(at + LOCATION) >>> 2] as number;
       const high = words[(at + LOCATION + 4) >>> 2] as number;
       const address = `0x${high.toString(16)}${low.toString(16).padStart(8, '0')}`;
@@ -194,6 +203,18 @@ class LiveSession implements Session {
       this.locations.add(address);
       this.tell({ fact: 'symbol', address, name: await this.symbols.name(address) });
     }
+  }
+
+  /** A process is looked up while it is likely to be there still; a pid may come again later. */
+  private introduceProcess(pid: number): void {
+    if (pid === 0) return;
+    const now = performance.now();
+    const until = this.processes.get(pid);
+    if (until !== undefined && now < until) return;
+    if (this.processes.size >= MAX_PROCESSES) this.processes.clear();
+    this.processes.set(pid, now + PROCESS_MS);
+    const fact = processFact(pid);
+    if (fact) this.tell(fact);
   }
 
   /** Once a second. What takes time goes on beside the draining. */
