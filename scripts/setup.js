@@ -35,6 +35,8 @@ const TEST = [
   { name: 'clang', why: 'compiles the eBPF programs', command: 'clang' },
   { name: 'llvm', why: 'strips the eBPF programs', command: 'llvm-strip' },
   { name: 'libbpf-dev', why: 'compiles the eBPF programs', file: '/usr/include/bpf/bpf_helpers.h' },
+  { name: 'tshark', why: 'reads exported packets', command: 'tshark' },
+  { name: 'jq', why: 'reads exported records', command: 'jq' },
 ];
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));

@@ -21,8 +21,7 @@ export function packetComments(row: EventRow, proofs: readonly Proof[]): string[
 function whereAndWhat(row: EventRow): string {
   const place = [
     row.hook && `hook ${row.hook}`,
-    row.device,
-    `network namespace ${row.netns}`,
+    row.device === null ? `in ${row.netns}` : `${row.device} in ${row.netns}`,
     `mark ${hex(row.mark)}`,
     `hash ${hex32(row.hash)}`,
     row.skb && `skb ${row.skb}`,
