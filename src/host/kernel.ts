@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { execFile } from 'node:child_process';
 import { release } from 'node:os';
+import { nodeFile } from './node-file.js';
 
 const read = (path: string): string | null => {
   try {
@@ -18,7 +19,7 @@ const read = (path: string): string | null => {
 export async function nfTablesPresent(): Promise<boolean> {
   if (existsSync('/sys/module/nf_tables') || !existsSync('/proc/modules')) return true;
   if (read('/proc/sys/kernel/modules_disabled')?.trim() === '1') return true;
-  const builtin = read(`/lib/modules/${release()}/modules.builtin`);
+  const builtin = read(nodeFile(`/lib/modules/${release()}/modules.builtin`));
   if (builtin !== null) return /\/nf_tables\.ko/.test(builtin);
   return new Promise((resolve) => {
     execFile('grep', ['-qw', 'nf_tables_newtable', '/proc/kallsyms'], (error) => resolve(!error));

@@ -22,10 +22,22 @@ async function inodeOf(path: string): Promise<number | undefined> {
   }
 }
 
-/** Mounted namespaces: /run/netns (ip netns), and where container runtimes keep theirs. */
+/**
+ * Mounted namespaces: /run/netns (ip netns), and where container runtimes keep theirs. In a container
+ * that sees the node's processes, also those that process 1 has mounted.
+ */
 async function mounted(): Promise<Namespace[]> {
+  const found = await mountedBy('self', '');
+  const [own, initial] = await Promise.all(
+    ['self', '1'].map((pid) => readlink(`/proc/${pid}/ns/mnt`).catch(() => '')),
+  );
+  return initial && initial !== own ? [...found, ...(await mountedBy('1', '/proc/1/root'))] : found;
+}
+
+/** @param root leads to the process's root directory */
+async function mountedBy(pid: string, root: string): Promise<Namespace[]> {
   const found: Namespace[] = [];
-  const mounts = await readFile('/proc/self/mountinfo', 'utf8').catch(() => '');
+  const mounts = await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => '');
   for (const line of mounts.split('\n')) {
     // 36 35 0:3 net:[4026532281] /run/netns/blue rw shared:1 - nsfs nsfs rw
     const fields = line.split(' ');
@@ -34,7 +46,8 @@ async function mounted(): Promise<Namespace[]> {
       String.fromCharCode(parseInt(octal, 8)),
     );
     if (!match || !path || path.startsWith('/proc/')) continue;
-    found.push({ inode: Number(match[1]), name: path.slice(path.lastIndexOf('/') + 1), path });
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    found.push({ inode: Number(match[1]), name, path: root + path });
   }
   return found;
 }

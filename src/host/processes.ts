@@ -1,5 +1,6 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import type { ProcessFact } from '../event/fact.js';
+import { nodeFile } from './node-file.js';
 
 /** Longer command lines are cut: a fact is no place for a whole script. */
 const COMMAND_LENGTH = 256;
@@ -37,7 +38,7 @@ export function processFact(pid: number): ProcessFact | null {
 /** The kubelet links each container's log as `pod_namespace_container-id.log`. */
 function podName(container: string): string | null {
   try {
-    const link = readdirSync('/var/log/containers').find((name) =>
+    const link = readdirSync(nodeFile('/var/log/containers')).find((name) =>
       name.endsWith(`-${container}.log`),
     );
     const [pod, namespace] = link?.split('_') ?? [];

@@ -48,6 +48,8 @@ export function kernelHz(): number {
   const read = [
     () => gunzipSync(readFileSync('/proc/config.gz')).toString('latin1'),
     () => readFileSync(`/boot/config-${release()}`, 'latin1'),
+    // in a container that sees the node's processes
+    () => readFileSync(`/proc/1/root/boot/config-${release()}`, 'latin1'),
   ];
   for (const config of read)
     try {
