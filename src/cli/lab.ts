@@ -102,6 +102,11 @@ export async function runLab(
   command: string[],
   options: LabOptions,
 ): Promise<number> {
+  if (process.env['SKBWHY_NO_LAB'])
+    throw new SkbwhyError(
+      'no-lab',
+      'no lab is run here (SKBWHY_NO_LAB is set, as in the container image): run it in a checkout, on a machine of your own',
+    );
   const settings = parseSettings(fault.lab, options.set ?? []);
   await checkTracing(options.filter);
   return untilInterrupted(async (signal) => {

@@ -16,6 +16,7 @@ export const ERRORS = {
   'library-missing': { exitCode: 1 },
   'netns-missing': { exitCode: 1 },
   'no-btf': { exitCode: 1 },
+  'no-lab': { exitCode: 1 },
   'no-privilege': { exitCode: 1 },
   'nothing-attached': { exitCode: 1 },
 } as const satisfies Record<string, { exitCode: 1 | 2 }>;
