@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { SkbwhyError } from '../event/errors.js';
 import { fileError } from '../session/file-error.js';
 import { errorLine } from './common.js';
 import { demoCommand } from './demo.js';
@@ -39,17 +40,9 @@ export async function main(argv: readonly string[]): Promise<void> {
     quiet(program);
     await program.parseAsync([...argv]);
   } catch (error) {
-    if (error instanceof CommanderError) {
-      if (error.exitCode === 0) return;
-      const message =
-        error.code === 'commander.help'
-          ? `which command? One of ${commandNames(program)}; skbwhy --help tells more`
-          : error.message.replace(/^error: /, '');
-      process.stderr.write(`skbwhy: ${message} [bad-option]\n`);
-      process.exitCode = 2;
-      return;
-    }
-    const { line, exitCode } = errorLine(error);
+    const usage = error instanceof CommanderError;
+    if (usage && error.exitCode === 0) return;
+    const { line, exitCode } = errorLine(usage ? wrongUsage(program, error) : error);
     process.stderr.write(`${line}\n`);
     if (process.env['SKBWHY_DEBUG']) console.error(error);
     process.exitCode = exitCode;
@@ -63,9 +56,15 @@ function quiet(command: Command): void {
   command.commands.forEach((sub) => quiet(sub));
 }
 
-function commandNames(program: Command): string {
+function wrongUsage(program: Command, { code, message }: CommanderError): SkbwhyError {
   const visible = program.createHelp().visibleCommands(program);
-  return visible.map((command) => command.name()).join(', ');
+  const names = visible.map((command) => command.name()).join(', ');
+  return new SkbwhyError(
+    'bad-option',
+    code === 'commander.help'
+      ? `which command? One of ${names}; skbwhy --help tells more`
+      : message.replace(/^error: /, ''),
+  );
 }
 
 function version(): string {

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import type { Finding, Report } from '../../src/explain/finding.js';
 import type { ClientResult } from '../../src/lab/lab.js';
 
-const BIN = fileURLToPath(new URL('../../../bin/skbwhy.js', import.meta.url));
+export const BIN = fileURLToPath(new URL('../../../bin/skbwhy.js', import.meta.url));
 
 export interface Result {
   status: number;
