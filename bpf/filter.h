@@ -98,7 +98,7 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 					const unsigned char *start)
 {
 	const __u8 *header;
-	__u32 zero = 0, at;
+	__u32 zero = 0, at, port;
 
 	packet->start = start;
 	packet->linear = skb->len - skb->data_len + (__u32)(skb->data - start);
@@ -126,7 +126,10 @@ static __always_inline bool read_packet(struct packet *packet, struct sk_buff *s
 	struct tunnel_ports *ports = bpf_map_lookup_elem(&tunnel_ports, &zero);
 	if (!ports)
 		return false;
-	packet->tunnel = ports->kind[bpf_ntohs(bytes16(header + 2))];
+	port = bpf_ntohs(bytes16(header + 2));
+	/* kernels before 6.2 do not know that a swapped 16-bit number still is one */
+	asm volatile("" : "+r"(port));
+	packet->tunnel = ports->kind[port & 0xffff];
 	if (packet->tunnel == TUNNEL_NONE) {
 		struct nf_conn *ct = conntrack(skb);
 

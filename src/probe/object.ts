@@ -4,7 +4,7 @@ import type { PlanEntry } from '../event/point.js';
 import { Btf } from './btf.js';
 import { Elf } from './elf.js';
 import { errnoName, native, type Pointer } from './libbpf.js';
-import { planPoints } from './plan.js';
+import { planPoints, type Plan } from './plan.js';
 import type { ProgramName } from './points.js';
 
 const BPF_PROG_TYPE_NETFILTER = 32;
@@ -14,7 +14,7 @@ const EPERM = 1;
 const SLOT = 'expression';
 /** functions with pointer arguments that are not static, which only Linux 5.13 takes; all for the filter */
 const GLOBAL_FUNCTIONS = [SLOT, 'select_packet', 'select_socket'];
-const LOG_BYTES = 1 << 16;
+const LOG_BYTES = 1 << 20;
 /** message of 'no-privilege' */
 export const NO_PRIVILEGE =
   'tracing needs root, in a container with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN';
@@ -100,8 +100,11 @@ function patchFilter(elf: Elf, code: Buffer): void {
 
 /** The verifier's last words, in one line. */
 function lastWords(log: Buffer): string {
+  const end = log.indexOf(0);
+  // kernels before 6.4 stop writing when it is full
+  if (end < 0 || end >= log.length - 1) return '';
   const lines = log
-    .toString('latin1', 0, Math.max(0, log.indexOf(0)))
+    .toString('latin1', 0, end)
     .split('\n')
     .map((line) => line.trim())
     .filter((line) => line !== '' && !/^(processed|verification time|stack depth)/.test(line));
@@ -120,7 +123,10 @@ export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedOb
     const plan = planPoints(btf, refused);
     if (plan.programs.size === 0)
       throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
-    const attempt = tryLoad(bytes, plan.programs, ringBytes, plan.entries);
+    let attempt = tryLoad(bytes, plan, ringBytes, false);
+    if ('programs' in attempt) return attempt;
+    // once more, to learn which program it is and why
+    if (attempt.errno !== EPERM) attempt = tryLoad(bytes, plan, ringBytes, true);
     if ('programs' in attempt) return attempt;
     if (attempt.errno === EPERM) throw new SkbwhyError('no-privilege', NO_PRIVILEGE);
     if (!attempt.culprit)
@@ -140,9 +146,9 @@ interface Refusal {
 
 function tryLoad(
   bytes: Buffer,
-  wanted: ReadonlySet<ProgramName>,
+  { programs: wanted, entries: plan }: Plan,
   ringBytes: number,
-  plan: PlanEntry[],
+  explain: boolean,
 ): LoadedObject | Refusal {
   const { bpf, ref } = native();
   const object = bpf.bpf_object__open_mem(bytes, bytes.length, ref.NULL);
@@ -160,6 +166,7 @@ function tryLoad(
       bpf.bpf_program__set_expected_attach_type(program, BPF_NETFILTER);
     }
     bpf.bpf_program__set_autoload(program, wanted.has(name));
+    if (!explain || !wanted.has(name)) continue;
     const log = Buffer.alloc(LOG_BYTES);
     logs.set(name, log);
     bpf.bpf_program__set_log_buf(program, log, log.length);

@@ -43,6 +43,13 @@ export interface Losses {
   missed: Map<string, number>;
 }
 
+/** What a program has cost, where the kernel counts it (kernel.bpf_stats_enabled). */
+export interface ProgramCost {
+  program: string;
+  runs: number;
+  seconds: number;
+}
+
 /** CONFIG_HZ of the running kernel; 0 when its configuration is not readable. */
 export function kernelHz(): number {
   const read = [
@@ -192,6 +199,15 @@ export class Probe {
     return { ring, missed };
   }
 
+  /** What the programs have cost since they were loaded; zeros unless the kernel counts it. */
+  costs(): ProgramCost[] {
+    if (!this.open) return [];
+    return [...this.object.programs].map(([program, fd]) => {
+      const info = programInfo(fd);
+      return { program, runs: number(info, RUN_CNT), seconds: number(info, RUN_TIME_NS) / 1e9 };
+    });
+  }
+
   /** Detaches everything; what is in the ring can still be drained until close(). */
   stop(): void {
     for (const inode of [...this.links.keys()]) this.detachNetns(inode);
@@ -219,14 +235,25 @@ function u32(value: number): Buffer {
   return bytes;
 }
 
+// struct bpf_prog_info (include/uapi/linux/bpf.h)
 const PROG_INFO_BYTES = 232;
+const RUN_TIME_NS = 192;
+const RUN_CNT = 200;
 const RECURSION_MISSES = 208;
 
 /** bpf_prog_info.recursion_misses (Linux 5.12). */
 function recursionMisses(fd: number): number {
+  return number(programInfo(fd), RECURSION_MISSES);
+}
+
+/** As much of bpf_prog_info as this kernel has; empty where it is refused. */
+function programInfo(fd: number): Buffer {
   const info = Buffer.alloc(PROG_INFO_BYTES);
   const length = u32(PROG_INFO_BYTES);
-  if (native().bpf.bpf_obj_get_info_by_fd(fd, info, length) !== 0) return 0;
-  if (length.readUInt32LE(0) < RECURSION_MISSES + 8) return 0;
-  return Number(info.readBigUInt64LE(RECURSION_MISSES));
+  if (native().bpf.bpf_obj_get_info_by_fd(fd, info, length) !== 0) return Buffer.alloc(0);
+  return info.subarray(0, length.readUInt32LE(0));
+}
+
+function number(info: Buffer, at: number): number {
+  return info.length >= at + 8 ? Number(info.readBigUInt64LE(at)) : 0;
 }
