@@ -95,9 +95,7 @@ export async function collect(options: TraceOptions): Promise<Collected> {
 function decode(record: Buffer): Seen {
   const field = (name: keyof typeof LAYOUT) => {
     const [offset, size] = LAYOUT[name];
-    return size === 8
-      ? record.readBigUInt64LE(offset)
-      : BigInt(record.readUIntLE(offset, size));
+    return size === 8 ? record.readBigUInt64LE(offset) : BigInt(record.readUIntLE(offset, size));
   };
   const start = LAYOUT.packet[0];
   return {
