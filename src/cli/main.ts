@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { SkbwhyError } from '../event/errors.js';
 import { fileError } from '../session/file-error.js';
 import { errorLine } from './common.js';
+import { daemonCommand } from './daemon.js';
 import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { explainCommand } from './explain.js';
@@ -32,6 +33,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       .addCommand(doctorCommand())
       .addCommand(recordCommand())
       .addCommand(explainCommand())
+      .addCommand(daemonCommand())
       .addCommand(watchCommand())
       .addCommand(replayCommand())
       .addCommand(exportCommand(version()))

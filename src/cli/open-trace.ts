@@ -1,7 +1,7 @@
-import type { Session } from '../session/session.js';
+import type { LiveTrace } from '../session/live.js';
 
 /** Starts a live session with everything the host can tell. Native packages are loaded only here. */
-export async function openTrace(options: { filter?: string; netns?: string[] }): Promise<Session> {
+export async function openTrace(options: { filter?: string; netns?: string[] }): Promise<LiveTrace> {
   const { trace } = await import('../session/live.js');
   return trace(options);
 }

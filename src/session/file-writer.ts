@@ -59,6 +59,11 @@ export class FileWriter {
     private offset: number,
   ) {}
 
+  /** Bytes in the file by now. */
+  get size(): number {
+    return this.offset;
+  }
+
   /** Creates the file, or empties it. Throws `file-unwritable`. */
   static async create(path: string, header: SessionHeader): Promise<FileWriter> {
     const preamble = encodePreamble(Buffer.from(JSON.stringify(header)));

@@ -8,7 +8,7 @@ import { Point } from '../event/point.js';
 import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
 import { processFact } from '../host/processes.js';
 import { HostWatch } from '../host/watch.js';
-import { Probe, type Losses } from '../probe/probe.js';
+import { Probe, type Losses, type ProgramCost } from '../probe/probe.js';
 import { Symbols } from '../probe/symbols.js';
 import type { Batch, Session, SessionHeader } from './session.js';
 
@@ -44,12 +44,18 @@ export interface TraceOptions {
   host?: ((namespaces: () => Namespace[]) => HostSource) | null;
 }
 
+/** A session of this node, as it happens. */
+export interface LiveTrace extends Session {
+  /** what the programs have cost; see Probe.costs() */
+  costs(): ProgramCost[];
+}
+
 /**
  * Traces this node.
  * @throws SkbwhyError 'no-privilege', 'no-btf', 'library-missing', 'bad-filter', 'netns-missing',
  *   'kernel-refused', 'nothing-attached'; nothing stays attached then
  */
-export async function trace(options: TraceOptions = {}): Promise<Session> {
+export async function trace(options: TraceOptions = {}): Promise<LiveTrace> {
   const probe = new Probe({
     filter: options.filter,
     netnsOnly: options.netns !== undefined,
@@ -70,7 +76,7 @@ function monotonicNs(): number {
   return Number(process.hrtime.bigint());
 }
 
-class LiveSession implements Session {
+class LiveSession implements LiveTrace {
   readonly header: SessionHeader;
   private readonly host: HostSource | null;
   private readonly symbols = new Symbols();
@@ -152,6 +158,10 @@ class LiveSession implements Session {
   close(): Promise<void> {
     this.closing ??= this.finish();
     return this.closing;
+  }
+
+  costs(): ProgramCost[] {
+    return this.probe.costs();
   }
 
   private async finish(): Promise<void> {

@@ -71,6 +71,14 @@ export class StandingFacts {
     }
   }
 
+  /** As they stand now. */
+  copy(): StandingFacts {
+    const copy = new StandingFacts();
+    for (const [key, standing] of this.byKey) copy.byKey.set(key, standing);
+    Object.assign(copy.ofKind, this.ofKind);
+    return copy;
+  }
+
   /** Name of a network namespace, '' where none is known. */
   netnsName(netns: number): string {
     const fact = this.byKey.get(`netns/${netns}`)?.fact;
