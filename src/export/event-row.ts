@@ -1,5 +1,6 @@
 import { expectedOuterChecksum } from '../event/checksum.js';
 import { AT, type Cursor } from '../event/cursor.js';
+import { RECORD_EVENT } from '../event/fact.js';
 import {
   IPPROTO_TCP,
   IPPROTO_UDP,
@@ -36,7 +37,8 @@ export interface EventRow {
   /** since 1970 */
   timeNs: string;
   type: 'event';
-  point: PointName;
+  /** `point 99` for one of a later version */
+  point: PointName | `point ${number}`;
   /** netfilter hook */
   hook: string | null;
   /** name of the network namespace, and its inode number */
@@ -71,7 +73,13 @@ export interface EventRow {
   /** socket.state, tcp.retransmit */
   socket: SocketRow | null;
   /** claims of findings that this event proves */
-  proves: { finding: string; verdict: string; claim: string }[];
+  proves: ProofRow[];
+}
+
+export interface ProofRow {
+  finding: string;
+  verdict: string;
+  claim: string;
 }
 
 export type Direction = 'in' | 'out';
@@ -145,16 +153,21 @@ const NO_HOOK = 255;
 const NO_CSUM_START = 65535;
 const UNKNOWN = 0xffffffff;
 
-/** The row of the event at the cursor; null for an event of a later version's point. */
-export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey): EventRow | null {
-  if (!POINTS[cursor.point]) return null;
+/** Whether the record at the cursor is an event. */
+export function isEvent(cursor: Cursor): boolean {
+  return cursor.u8(AT.kind) === RECORD_EVENT;
+}
+
+/** The row of the event at the cursor. */
+export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey): EventRow {
   const record = cursor.bytes.subarray(cursor.base, cursor.base + cursor.size);
   const evidence = { session: header.id, seq: cursor.seq };
   const o = new Observation(record, evidence, survey.world, 0);
   const { world } = survey;
   const timeNs = realTime(record.readBigUInt64LE(AT.time), header);
-  const isSocket = o.point === 'socket.state' || o.point === 'tcp.retransmit';
-  const isBefore = o.point === 'mark.set' || o.point.startsWith('nat.');
+  const point = POINTS[cursor.point] || (`point ${cursor.point}` as const);
+  const isSocket = point === 'socket.state' || point === 'tcp.retransmit';
+  const isBefore = point === 'mark.set' || point === 'nat.setup' || point === 'nat.rewrite';
   const captured = isSocket ? 0 : record[AT.packet_length]!;
   const { outer, inner, tunnel } = o.headers;
   const hasPacket = captured > 0 && outer.version !== 0;
@@ -163,7 +176,7 @@ export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey):
     time: isoMicroseconds(timeNs),
     timeNs: String(timeNs),
     type: 'event',
-    point: o.point,
+    point,
     hook: o.hook === NO_HOOK ? null : (HOOKS[o.hook] ?? `hook ${o.hook}`),
     netns: world.netnsName(o.netns),
     netnsInode: o.netns,
@@ -171,7 +184,7 @@ export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey):
       ? (world.device(o.netns, o.ifindex, o.time)?.fact.name ?? `device ${o.ifindex}`)
       : null,
     ifindex: o.ifindex || null,
-    direction: directionOf(o.point, o.hook),
+    direction: directionOf(point, o.hook),
     cpu: record.readUInt16LE(AT.cpu),
     skb: address(record, AT.skb),
     sock: address(record, AT.sock),
@@ -195,7 +208,7 @@ export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey):
         }
       : null,
     drop:
-      o.point === 'packet.drop'
+      point === 'packet.drop'
         ? {
             reason: header.reasons[o.reason] ?? `reason ${o.reason}`,
             reasonNumber: o.reason,
@@ -204,16 +217,22 @@ export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey):
           }
         : null,
     socket: isSocket ? socketRow(o) : null,
-    proves: (survey.proofs.get(cursor.seq) ?? []).map(({ finding, claim }) => ({
-      finding: finding.id,
-      verdict: finding.verdict,
-      claim,
-    })),
+    proves: proofRows(cursor.seq, survey),
   };
 }
 
+/** Claims of findings that this record proves. */
+export function proofRows(seq: number, survey: Survey): ProofRow[] {
+  const proofs = survey.proofs.get(seq) ?? [];
+  return proofs.map(({ finding, claim }) => ({
+    finding: finding.id,
+    verdict: finding.verdict,
+    claim,
+  }));
+}
+
 /** Which way the packet goes at a point; null where the point does not tell. */
-export function directionOf(point: PointName, hook: number): Direction | null {
+export function directionOf(point: EventRow['point'], hook: number): Direction | null {
   switch (point) {
     case 'tcp.transmit':
     case 'tunnel.transmit':

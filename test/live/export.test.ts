@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,15 +13,16 @@ import { doubleSnatLab, onlyFinding, skbwhy } from './skbwhy.js';
 const folder = mkdtempSync(join(tmpdir(), 'skbwhy-export-'));
 after(() => rmSync(folder, { recursive: true }));
 
-/** Everything that tshark says of the file, its warnings included. */
+/** What tshark shows of the file, of which it has nothing to complain. */
 function tshark(file: string, ...args: string[]): string {
-  const shell = 'exec tshark -r "$@" 2>&1';
-  const output = execFileSync('sh', ['-c', shell, 'sh', file, ...args], {
+  const { status, stdout, stderr } = spawnSync('tshark', ['-r', file, ...args], {
     encoding: 'utf8',
     maxBuffer: 256 << 20,
   });
   // what it says of its user, not of the file
-  return output.replace(/^Running as user "root".*\n/m, '');
+  assert.equal(stderr.replace(/^Running as user "root".*\n/m, ''), '');
+  assert.equal(status, 0);
+  return stdout;
 }
 
 function tsharkLines(file: string, ...args: string[]): string[] {
@@ -60,12 +61,11 @@ describe('an export of the double-SNAT session', () => {
 
   test('is read by tshark without a warning or a malformed packet', () => {
     const output = tshark(pcapng, ...vxlan, '-V');
-    assert.doesNotMatch(output, /malformed/i);
-    assert.match(output, /^Frame 1:/, 'nothing is said before the first frame');
-    assert.match(output, /Virtual eXtensible Local Area Network/);
-    assert.match(output, /CHECKSUM_PARTIAL.*harmless/);
-    assert.match(output, /dropped: UDP_CSUM at __udp/);
-    assert.match(output, /proves double-snat \(proved\), second-snat/);
+    assert.ok(!/malformed/i.test(output));
+    assert.ok(/Virtual eXtensible Local Area Network/.test(output));
+    assert.ok(/CHECKSUM_PARTIAL.*harmless/.test(output));
+    assert.ok(/dropped: UDP_CSUM at __udp/.test(output));
+    assert.ok(/proves double-snat \(proved\), second-snat/.test(output));
   });
 
   test('shows exactly the SYN observations, inner ones of tunnel packets too', () => {
@@ -129,16 +129,10 @@ describe('an export of the double-SNAT session', () => {
     const expected = finding.chain.flatMap(({ claim, evidence }) =>
       evidence.map(({ seq }) => `${claim} ${seq}`),
     );
-    const seen = new Set(claims.trim().split('\n'));
-    const facts = expected.filter((each) => !seen.has(each));
-    const known = new Set(rows.map((row) => row.seq));
-    for (const each of facts) assert.ok(!known.has(Number(each.split(' ')[1])), each);
-    assert.ok(seen.size >= 9);
+    assert.deepEqual(claims.trim().split('\n').sort(), expected.sort());
   });
 
-  test('goes down a pipe', async () => {
-    const { status } = await skbwhy(['export', session, '--pcapng', '/dev/stdout']);
-    assert.equal(status, 0);
+  test('goes down a pipe', () => {
     const bin = fileURLToPath(new URL('../../../bin/skbwhy.js', import.meta.url));
     const shell = '"$1" "$2" export "$3" --pcapng - 2>/dev/null | cmp - "$4"';
     execFileSync('sh', ['-c', shell, 'sh', process.execPath, bin, session, pcapng]);
@@ -196,8 +190,8 @@ describe('an export of DNS', () => {
     const pcapng = await exported(session, 'pcapng');
     const vxlan = ['-d', 'udp.port==5555,vxlan'];
     const output = tshark(pcapng, ...vxlan, '-V');
-    assert.doesNotMatch(output, /malformed/i);
-    assert.match(output, /\[Packet size limited during capture: DNS truncated\]/);
+    assert.ok(!/malformed/i.test(output));
+    assert.ok(/\[Packet size limited during capture: DNS truncated\]/.test(output));
     const names = tsharkLines(pcapng, ...vxlan, '-Y', 'dns', '-T', 'fields', '-e', 'dns.qry.name');
     assert.ok(names.filter((name) => name === 'www.example.com').length >= 2 * 2 * 4);
     assert.ok(names.includes('kubernetes.default.svc.cluster.local'));

@@ -268,6 +268,16 @@ describe('an export', () => {
     assert.match(exported.capture.section.comments.join('\n'), /1 event without a packet/);
   });
 
+  test('says of records that only a later version knows that they are there', async () => {
+    const kind = encodeFact({ fact: 'tick' }, 1e9);
+    kind[4] = 9;
+    const later = record('device.transmit', { point: 99 }, ipv4(6, tcp(2), 40));
+    const { lines, events, capture } = await exportRecords([kind, later]);
+    assert.deepEqual([lines[0]?.['seq'], lines[0]?.['type']], [0, 'kind 9']);
+    assert.equal(events[0]?.point, 'point 99');
+    assert.match(capture.frames[0]!.comments[0]!, /#1 point 99/);
+  });
+
   test('of records full of noise is well formed', async () => {
     const path = join(folder, 'noise.skbw');
     const writer = await FileWriter.create(path, header());
