@@ -38,7 +38,7 @@ export function commandAfterDashes(command: Command): string[] {
 
 /**
  * Runs `work` with a signal that the first SIGINT or SIGTERM aborts; a second one ends the process
- * at once.
+ * at once. An AbortError after it becomes 'interrupted'.
  */
 export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
@@ -50,6 +50,11 @@ export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise
   process.on('SIGTERM', stop);
   try {
     return await work(controller.signal);
+  } catch (error) {
+    if (!controller.signal.aborted || (error as Error).name !== 'AbortError') throw error;
+    throw new SkbwhyError('interrupted', 'interrupted before anything was traced', {
+      cause: error,
+    });
   } finally {
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);

@@ -112,6 +112,7 @@ export async function runLab(
   return untilInterrupted(async (signal) => {
     const lab = await fault.lab.up(settings, signal);
     try {
+      signal.throwIfAborted();
       const netns = options.netns?.map((role) => {
         const name = lab.namespaces[role];
         if (name === undefined)
@@ -130,6 +131,7 @@ export async function runLab(
       let status = 0;
       let explaining;
       try {
+        signal.throwIfAborted();
         if (options.record) recorder = await FileWriter.create(options.record, session.header);
         explaining = explain([session], { recorder });
         explaining.catch(() => undefined);
@@ -143,19 +145,20 @@ export async function runLab(
       const explained = await explaining;
       await recorder?.close();
       print(explained, formatOf(options), { clients });
-      if (status !== 0) {
+      if (status !== 0 && !signal.aborted) {
         process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
         return 1;
       }
       return exitCode(explained.report, options);
     } finally {
-      if (options.keep)
+      if (options.keep) {
+        lab.keep();
         process.stderr.write(
           `Kept: ${Object.entries(lab.namespaces)
             .map(([role, name]) => `${role}=${name}`)
             .join(' ')}; the next lab removes them.\n`,
         );
-      else await lab.down();
+      } else await lab.down();
     }
   });
 }

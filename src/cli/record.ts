@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
 import { Command, Option } from 'commander';
 import { SkbwhyError } from '../event/errors.js';
 import { FileWriter } from '../session/file-writer.js';
@@ -64,9 +65,10 @@ async function record(file: string, command: string[], options: RecordOptions): 
       );
     let status = 0;
     try {
-      if (command.length > 0)
-        status = await run(command, options.json === true, options.duration, signal);
-      else await Promise.race([waitFor(options.duration, signal), explaining]);
+      if (command.length > 0) {
+        if (!signal.aborted)
+          status = await run(command, options.json === true, options.duration, signal);
+      } else await Promise.race([waitFor(options.duration, signal), explaining]);
       if (!signal.aborted) await waitFor(AFTERMATH_MS / 1000, signal);
     } finally {
       await session.close();
@@ -74,7 +76,10 @@ async function record(file: string, command: string[], options: RecordOptions): 
     const explained = await explaining;
     await recorder.close();
     print(explained, formatOf(options));
-    if (status !== 0) process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
+    if (status !== 0) {
+      process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
+      return 1;
+    }
     return exitCode(explained.report, options);
   });
 }
@@ -93,7 +98,10 @@ function waitFor(duration: number | undefined, signal: AbortSignal): Promise<voi
   });
 }
 
-/** Runs the user's command; with JSON on standard output, its own output goes to standard error. */
+/**
+ * Runs the user's command; with JSON on standard output, its own output goes to standard error.
+ * @returns its exit status, 128 + n when signal n ended it; 0 when we ended it
+ */
 function run(
   command: readonly string[],
   json: boolean,
@@ -104,7 +112,10 @@ function run(
     const child = spawn(command[0]!, command.slice(1), {
       stdio: ['inherit', json ? 2 : 'inherit', 'inherit'],
     });
-    const end = (): void => void child.kill('SIGTERM');
+    let ended = false;
+    const end = (): void => void (ended = child.kill('SIGTERM'));
+    const kill = (): void => void child.kill('SIGKILL');
+    process.once('exit', kill);
     const timer = duration === undefined ? undefined : setTimeout(end, duration * 1000);
     signal.addEventListener('abort', end);
     child.on('error', (error) =>
@@ -114,9 +125,10 @@ function run(
         }),
       ),
     );
-    child.on('exit', (code) => {
+    child.on('exit', (code, name) => {
       clearTimeout(timer);
-      resolve(code ?? 1);
+      process.off('exit', kill);
+      resolve(ended ? 0 : (code ?? 128 + constants.signals[name!]));
     });
   });
 }

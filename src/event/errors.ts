@@ -11,6 +11,7 @@ export const ERRORS = {
   'command-failed': { exitCode: 1 },
   'file-unreadable': { exitCode: 1 },
   'file-unwritable': { exitCode: 1 },
+  interrupted: { exitCode: 1 },
   'kernel-refused': { exitCode: 1 },
   'lab-failed': { exitCode: 1 },
   'library-missing': { exitCode: 1 },

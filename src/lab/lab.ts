@@ -46,6 +46,8 @@ export interface RunningLab {
    * when signal n ended it. The environment names the lab's addresses (`SKBWHY_SERVICE` …).
    */
   exec(command: readonly string[], options?: ExecOptions): Promise<number>;
+  /** Leaves its namespaces and servers there; the next lab removes them. */
+  keep(): void;
   /** Ends its processes and removes its namespaces. May be called again. */
   down(): Promise<void>;
 }

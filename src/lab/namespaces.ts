@@ -161,6 +161,18 @@ export class Namespaces {
     rmSync(this.#stateFile, { force: true });
   }
 
+  /** Leaves everything there when this process ends, servers too; the next lab removes it. */
+  keep(): void {
+    if (!live.delete(this)) return;
+    if (live.size === 0) watchExit('off');
+    for (const child of this.#children.keys()) {
+      child.stdin?.end('stay\n');
+      child.stdout?.destroy();
+      child.stderr?.destroy();
+      child.unref();
+    }
+  }
+
   #name(role: string): string {
     const name = this.names[role];
     if (name === undefined)

@@ -1,7 +1,7 @@
 /**
  * A lab's server program, started inside a namespace: `node server.js JSON`, the JSON being `Ports`.
  * Says `ready` when it listens on all of them; ends when its standard input does, so that it never
- * outlives the lab.
+ * outlives the lab, unless `stay` came there first.
  */
 import { connect, createServer, type AddressInfo, type Server } from 'node:net';
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
@@ -62,7 +62,8 @@ function fill(port: number): Promise<void> {
 }
 
 if (isMainThread) {
-  process.stdin.resume().once('end', () => process.exit(0));
+  let stays = false;
+  process.stdin.on('data', () => (stays = true)).once('end', () => stays || process.exit(0));
   const ports = JSON.parse(process.argv[2] ?? '{}') as Ports;
   if (ports.answer) await answer(ports.answer);
   if (ports.sink) await sink(ports.sink);

@@ -268,6 +268,7 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
     run: (runSignal) => runOnce(namespaces, settings, clientRole, connections, runSignal),
     exec: (command, options) =>
       namespaces.exec('sender', command, environment(names, services), options),
+    keep: () => namespaces.keep(),
     down: () => namespaces.remove(),
   };
 }
