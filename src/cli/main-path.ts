@@ -1,5 +1,5 @@
 import { Explainer } from '../explain/explainer.js';
-import type { Finding, Report } from '../explain/finding.js';
+import type { Finding, Report, Unexplained } from '../explain/finding.js';
 import { loadFaults } from '../faults/registry.js';
 import { mergeSessions } from '../session/merge.js';
 import type { Batch, Session } from '../session/session.js';
@@ -9,6 +9,7 @@ export interface Publisher {
   /** The batch's memory must stay as it is. */
   send(batch: Batch): void;
   finding(finding: Finding): void;
+  unexplained(entry: Unexplained): void;
   /** Resolves when more may be sent. */
   ready(): Promise<void>;
 }
@@ -20,8 +21,8 @@ export interface Recorder {
 
 export interface Explained {
   report: Report;
-  /** connects seen, healthy ones included */
-  exchanges: number;
+  /** exchanges seen, healthy ones included */
+  seen: Seen;
 }
 
 export interface Outlets {
@@ -44,16 +45,19 @@ export async function explain(
     sessions.map((session) => session.header),
     faults.map((fault) => fault.diagnoser),
   );
-  const tell = (finding: Finding): void => {
-    publisher?.finding(finding);
-    show?.(finding);
+  const tell = (findings: readonly Finding[]): void => {
+    for (const finding of findings) {
+      publisher?.finding(finding);
+      show?.(finding);
+    }
+    for (const entry of explainer.takeUnexplained()) publisher?.unexplained(entry);
   };
   for await (const { session, batch } of mergeSessions([...sessions])) {
     if (recorder) await recorder.write(batch);
     publisher?.send(batch);
-    for (const finding of explainer.feed(batch, session)) tell(finding);
+    tell(explainer.feed(batch, session));
     if (publisher) await publisher.ready();
   }
-  for (const finding of explainer.finish()) tell(finding);
-  return { report: explainer.report(), exchanges: explainer.exchanges };
+  tell(explainer.finish());
+  return { report: explainer.report(), seen: explainer.seen };
 }

@@ -9,7 +9,7 @@ import { follow, type Disconnected } from '../stream/follow.js';
 import { DEFAULT_PORT, type ServerMessage } from '../stream/protocol.js';
 import { untilInterrupted } from './common.js';
 import { tokenFileOption } from './serving.js';
-import { findingText } from './text.js';
+import { findingText, unexplainedText } from './text.js';
 
 interface WatchOptions {
   json?: boolean;
@@ -99,6 +99,9 @@ class Terminal implements Screen {
         this.print(`${change}${findingText(finding)}\n`);
         break;
       }
+      case 'unexplained':
+        this.print(`${pc.bold('Unexplained')}\n${unexplainedText(message.unexplained)}\n`);
+        break;
       case 'lost':
         this.missed += message.count;
         this.print(pc.yellow(`${count(message.count, 'record')} missed (${message.reason}).`));

@@ -62,6 +62,7 @@ export class Explainer implements Registry {
   private readonly tcp = new TcpConnects(this);
   private readonly published = new Map<string, Published>();
   private readonly unexplained_: Unexplained[] = [];
+  private unexplainedTaken = 0;
   private readonly lossTimes: { time: number; events: number }[] = [];
   private readonly lost: Lost = { ring: 0, missed: 0, exchanges: 0 };
   private nextId = 1;
@@ -130,6 +131,13 @@ export class Explainer implements Registry {
     for (const exchange of [...this.open].sort((a, b) => a.startedAt - b.startedAt || a.id - b.id))
       this.close(exchange, 0);
     return this.take();
+  }
+
+  /** Exchanges without a verdict that ended since this was last asked. */
+  takeUnexplained(): Unexplained[] {
+    const fresh = this.unexplained_.slice(this.unexplainedTaken);
+    this.unexplainedTaken = this.unexplained_.length;
+    return fresh;
   }
 
   /** Everything known so far, findings in the order in which their exchanges began. */

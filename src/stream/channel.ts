@@ -1,9 +1,16 @@
-import type { Finding } from '../explain/finding.js';
+import type { Evidence, Finding, Unexplained } from '../explain/finding.js';
 import { MIN_RECORD_BYTES, recordSize } from '../session/records.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { StandingFacts } from '../session/standing-facts.js';
 import { pack, packWithBytes } from './msgpack.js';
-import type { EvidenceMessage, HelloMessage, Playback, StreamFilter } from './protocol.js';
+import type {
+  EvidenceMessage,
+  FindingMessage,
+  HelloMessage,
+  Playback,
+  StreamFilter,
+  UnexplainedMessage,
+} from './protocol.js';
 import { RecordFilter } from './record-filter.js';
 import type { Subscriber } from './subscriber.js';
 import { Window } from './window.js';
@@ -13,7 +20,7 @@ export const MESSAGE_BYTES = 256 << 10;
 /** Records wait so long for others to travel with, ms. */
 const GATHER_MS = 10;
 const WINDOW_BYTES = 16 << 20;
-/** Findings kept for those who come late; the oldest go first. */
+/** Findings and unexplained entries kept for those who come late; the oldest go first. */
 const MAX_FINDINGS = 1000;
 /** Records kept as the evidence of findings, bytes. */
 const EVIDENCE_BYTES = 16 << 20;
@@ -22,7 +29,8 @@ const STALLED_MS = 1000;
 
 interface Published {
   n: number;
-  finding: Finding;
+  /** `unexplained` where there is none */
+  verdict: string;
   message: Buffer;
   /** the records that prove it, by number */
   evidence: Map<number, Buffer>;
@@ -89,18 +97,14 @@ export class Channel {
 
   /** Tells a finding, after the records that came before it. */
   finding(finding: Finding): void {
-    this.flush();
-    const before = this.findings.get(finding.id);
-    const evidence = this.collect(finding, before?.evidence);
-    // a round trip through JSON leaves out what is undefined
-    const plain = JSON.parse(JSON.stringify(finding)) as Finding;
-    const n = ++this.told;
-    const message = pack({ type: 'finding', n, finding: plain });
-    // what was told last stands last
-    this.findings.delete(finding.id);
-    this.findings.set(finding.id, { n, finding, message, evidence });
-    this.forgetOldest();
-    if (!this.held) for (const each of this.subscribers) each.owe(finding.id);
+    const claims = [...finding.chain, ...finding.ruledOut];
+    this.publish(finding.id, finding.verdict, claims, { type: 'finding', finding });
+  }
+
+  /** Tells of an exchange without a verdict. */
+  unexplained(entry: Unexplained): void {
+    const told = { type: 'unexplained', unexplained: entry } as const;
+    this.publish(entry.id, 'unexplained', entry.attempts, told);
   }
 
   /** The session is over; who comes now is told what was found. */
@@ -172,7 +176,7 @@ export class Channel {
 
   findingMessage(id: string): { verdict: string; n: number; message: Buffer } | null {
     const found = this.findings.get(id);
-    return found ? { verdict: found.finding.verdict, n: found.n, message: found.message } : null;
+    return found ? { verdict: found.verdict, n: found.n, message: found.message } : null;
   }
 
   playbackMessage(): Buffer {
@@ -206,6 +210,24 @@ export class Channel {
 
   // ---
 
+  private publish(
+    id: string,
+    verdict: string,
+    claims: readonly { evidence: readonly Evidence[] }[],
+    told: Omit<FindingMessage, 'n'> | Omit<UnexplainedMessage, 'n'>,
+  ): void {
+    this.flush();
+    const evidence = this.collect(claims, this.findings.get(id)?.evidence);
+    const n = ++this.told;
+    // a round trip through JSON leaves out what is undefined
+    const message = pack(JSON.parse(JSON.stringify({ ...told, n })) as object);
+    // what was told last stands last
+    this.findings.delete(id);
+    this.findings.set(id, { n, verdict, message, evidence });
+    this.forgetOldest();
+    if (!this.held) for (const each of this.subscribers) each.owe(id);
+  }
+
   private nextProgress(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       this.progress.push(resolve);
@@ -238,12 +260,13 @@ export class Channel {
     for (const each of this.subscribers) each.pump();
   }
 
-  /** The records that the finding names, as far as they are still kept. */
-  private collect(finding: Finding, known?: Map<number, Buffer>): Map<number, Buffer> {
+  /** The records that these claims name, as far as they are still kept. */
+  private collect(
+    claims: readonly { evidence: readonly Evidence[] }[],
+    known?: Map<number, Buffer>,
+  ): Map<number, Buffer> {
     const evidence = new Map(known);
-    for (const { session, seq } of [...finding.chain, ...finding.ruledOut].flatMap(
-      (claim) => claim.evidence,
-    )) {
+    for (const { session, seq } of claims.flatMap((claim) => claim.evidence)) {
       if (session !== this.header.id || evidence.has(seq)) continue;
       const record = this.window.record(seq);
       if (!record) continue;

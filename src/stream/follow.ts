@@ -103,6 +103,13 @@ class Place {
         this.seen.set(key, revision);
         return true;
       }
+      case 'unexplained': {
+        this.findings = Math.max(this.findings, message.n);
+        const key = `${this.hello!.session.id}/${message.unexplained.id}`;
+        if (this.seen.has(key)) return false;
+        this.seen.set(key, 1);
+        return true;
+      }
       default:
         return true;
     }

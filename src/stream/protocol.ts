@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { POINTS } from '../event/point.js';
-import type { Finding } from '../explain/finding.js';
+import type { Finding, Unexplained } from '../explain/finding.js';
 import type { Speed } from '../session/replay.js';
 import type { SessionHeader } from '../session/session.js';
 
@@ -45,7 +45,7 @@ export const filterSchema = z.strictObject({
   addresses: list(z.union([z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()])),
   /** of TCP and UDP, in the same places */
   ports: list(z.number().int().min(0).max(65535)),
-  /** findings of these only */
+  /** findings of these only; `unexplained` stands for the exchanges without one */
   verdicts: list(z.string().max(100)),
 });
 
@@ -60,7 +60,7 @@ export const clientMessageSchema = z.discriminatedUnion('type', [
     type: z.literal('speed'),
     speed: z.union([z.number().positive().max(1e6), z.literal('max')]),
   }),
-  /** the records that prove a finding */
+  /** the records that prove a finding, or belong to an unexplained entry, by its id */
   z.strictObject({ type: z.literal('evidence'), finding: z.string().max(200) }),
 ]);
 
@@ -89,7 +89,7 @@ export interface HelloMessage {
   nextSeq: number;
   /** the client goes on where it was: no facts, no findings it has had */
   resumed: boolean;
-  /** findings that follow */
+  /** findings and unexplained entries that follow */
   findings: number;
   /** numbers of the fact records in `facts` */
   factSeqs: number[];
@@ -111,6 +111,14 @@ export interface FindingMessage {
   /** counts what was told, from 1: a client that comes back says the last one it has */
   n: number;
   finding: Finding;
+}
+
+/** An exchange that failed or was slow without a verdict. */
+export interface UnexplainedMessage {
+  type: 'unexplained';
+  /** counts on with those of findings */
+  n: number;
+  unexplained: Unexplained;
 }
 
 /** Records that this client does not get. */
@@ -150,6 +158,7 @@ export type ServerMessage =
   | HelloMessage
   | RecordsMessage
   | FindingMessage
+  | UnexplainedMessage
   | LostMessage
   | PlaybackMessage
   | EvidenceMessage
@@ -189,6 +198,11 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
     type: z.literal('finding'),
     n: seq,
     finding: z.looseObject({ id: z.string(), revision: z.number(), verdict: z.string() }),
+  }),
+  z.looseObject({
+    type: z.literal('unexplained'),
+    n: seq,
+    unexplained: z.looseObject({ id: z.string(), title: z.string() }),
   }),
   z.looseObject({ type: z.literal('lost'), firstSeq: seq, count: seq }),
   z.looseObject({ type: z.literal('playback'), ...playback }),
