@@ -35,8 +35,21 @@ const TEST = [
   { name: 'clang', why: 'compiles the eBPF programs', command: 'clang' },
   { name: 'llvm', why: 'strips the eBPF programs', command: 'llvm-strip' },
   { name: 'libbpf-dev', why: 'compiles the eBPF programs', file: '/usr/include/bpf/bpf_helpers.h' },
+  { name: 'podman', why: 'builds and runs the container image', command: 'podman' },
+  { name: 'runc', why: 'runs the container image', command: 'runc' },
+  { name: 'debootstrap', why: 'makes a base for the container image', command: 'debootstrap' },
   { name: 'tshark', why: 'reads exported packets', command: 'tshark' },
   { name: 'jq', why: 'reads exported records', command: 'jq' },
+  {
+    name: 'python3-websockets',
+    why: 'a client of the stream in another language',
+    file: '/usr/lib/python3/dist-packages/websockets/__init__.py',
+  },
+  {
+    name: 'python3-msgpack',
+    why: 'a client of the stream in another language',
+    file: '/usr/lib/python3/dist-packages/msgpack/__init__.py',
+  },
 ];
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { SkbwhyError } from '../../src/event/errors.js';
 import { decodeFact, RECORD_FACT } from '../../src/event/fact.js';
-import { native } from '../../src/probe/libbpf.js';
 import { trace } from '../../src/session/live.js';
 import {
   addNetns,
@@ -23,6 +22,7 @@ import {
   type Nodes,
   type Seen,
 } from './probe-lab.js';
+import { isLoaded, programsOf } from './programs.js';
 
 const CONFIRMED = 8n;
 const SRC_NAT = 0x10n;
@@ -312,25 +312,6 @@ describe('losses', () => {
 });
 
 describe('ending', () => {
-  const { bpf_prog_get_fd_by_id: byId } = native().ffi.Library('libbpf.so.1', {
-    bpf_prog_get_fd_by_id: ['int', ['uint32']],
-  }) as { bpf_prog_get_fd_by_id: (id: number) => number };
-  const isLoaded = (id: number) => {
-    const fd = byId(id);
-    if (fd >= 0) closeSync(fd);
-    return fd >= 0;
-  };
-  /** Ids of the programs that a process holds. */
-  const programsOf = (pid: number) =>
-    readdirSync(`/proc/${pid}/fdinfo`).flatMap((fd) => {
-      try {
-        const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1');
-        return [...info.matchAll(/^prog_id:\s*(\d+)$/gm)].map(([, id]) => Number(id));
-      } catch {
-        return []; // closed meanwhile
-      }
-    });
-
   test('by SIGKILL leaves no program behind', async () => {
     const module = fileURLToPath(new URL('../../src/session/live.js', import.meta.url));
     const child = spawn(
