@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Evidence, Finding, Unexplained } from '../explain/finding.js';
 import { MIN_RECORD_BYTES, recordSize } from '../session/records.js';
 import type { Batch, SessionHeader } from '../session/session.js';
@@ -121,7 +122,11 @@ export class Channel {
 
   /** Resolves when there is a client, or `signal` aborts. */
   async firstSubscriber(signal: AbortSignal): Promise<void> {
-    while (this.subscribers.size === 0 && !signal.aborted) await this.nextProgress(signal);
+    const aborted = new Promise<void>((resolve) =>
+      signal.addEventListener('abort', () => resolve()),
+    );
+    while (this.subscribers.size === 0 && !signal.aborted)
+      await Promise.race([this.nextProgress(), aborted]);
   }
 
   /** What comes from now on is not told until release(): a replay goes to another place. */
@@ -150,7 +155,7 @@ export class Channel {
   /** Resolves when the clients have taken what was sent; only where nothing may be skipped. */
   async ready(): Promise<void> {
     while (this.lossless && !this.held && [...this.subscribers].some((each) => this.waitsFor(each)))
-      await this.nextProgress(AbortSignal.timeout(50));
+      await Promise.race([this.nextProgress(), sleep(50)]);
   }
 
   // --- for subscribers
@@ -228,11 +233,9 @@ export class Channel {
     if (!this.held) for (const each of this.subscribers) each.owe(id);
   }
 
-  private nextProgress(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      this.progress.push(resolve);
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+  /** Resolves when a client comes, goes or takes something. */
+  private nextProgress(): Promise<void> {
+    return new Promise((resolve) => this.progress.push(resolve));
   }
 
   private waitsFor(subscriber: Subscriber): boolean {

@@ -65,6 +65,11 @@ export class Subscriber {
     this.channel.progressed();
   }
 
+  /** Bytes on their way to this client in this process. */
+  get backlog(): number {
+    return this.transport.buffered;
+  }
+
   /** There is something that could be sent and is not. */
   get behind(): boolean {
     return !this.paused_ && !this.closed && this.owes;
