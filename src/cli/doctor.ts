@@ -12,6 +12,7 @@ import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
 import { meaningOf } from '../host/settings.js';
 import { HostWatch } from '../host/watch.js';
 import { failOnFindingOption, jsonOption } from './common.js';
+import { requireLinux } from './open-trace.js';
 import { jsonText } from './output.js';
 import { table, wrap } from './text.js';
 
@@ -59,9 +60,10 @@ export function doctorCommand(): Command {
  * Says what this kernel allows, what forwards packets here, which settings matter, and which
  * faults this node is exposed to before any packet is lost. Changes nothing, loads no module.
  * @returns the exit status
- * @throws SkbwhyError 'netns-missing'
+ * @throws SkbwhyError 'not-linux', 'netns-missing'
  */
 export async function doctor(options: DoctorOptions = {}): Promise<number> {
+  requireLinux();
   const report = await examine(options.netns ?? []);
   process.stdout.write(options.json ? jsonText(report) : doctorText(report));
   return options.failOnFinding && report.exposures.length > 0 ? 3 : 0;

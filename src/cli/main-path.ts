@@ -1,5 +1,5 @@
 import { Explainer } from '../explain/explainer.js';
-import type { Finding, Report, Unexplained } from '../explain/finding.js';
+import type { Finding, Report, Seen, Unexplained } from '../explain/finding.js';
 import { loadFaults } from '../faults/registry.js';
 import { mergeSessions } from '../session/merge.js';
 import type { Batch, Session } from '../session/session.js';

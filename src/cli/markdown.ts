@@ -13,7 +13,7 @@ export function reportMarkdown(report: Report): string {
             `- ${escape(entry.title)}`,
             ...entry.attempts.map(
               (a) =>
-                `  - SYN ${a.n} after ${duration(a.atMs)}: last seen at ${escape(a.lastSeen)}${a.drop === null ? '' : `, dropped: ${escape(a.drop)}`}`,
+                `  - ${escape(a.what)} (${a.n}) after ${duration(a.atMs)}: last seen at ${escape(a.lastSeen)}${a.drop === null ? '' : `, dropped: ${escape(a.drop)}`}`,
             ),
             ...entry.next.map((text) => `  - next: ${escape(text)}`),
           ].join('\n'),
@@ -32,7 +32,7 @@ export function reportMarkdown(report: Report): string {
 function findingMarkdown(f: Finding): string {
   const rows = f.attempts.map((a) =>
     [
-      a.n,
+      `${a.n} ${escape(a.what)}`,
       duration(a.atMs),
       a.mark === null ? '' : hex(a.mark),
       a.outerPort ? `${a.outerPort.expected ?? '?'} → ${a.outerPort.wire ?? '?'}` : '',
@@ -48,7 +48,7 @@ function findingMarkdown(f: Finding): string {
     `**${f.verdict}**${f.defect ? ` (${f.defect})` : ''}, ${f.confidence}. ${escape(f.summary)}`,
     ...f.loweredFor.map((reason) => `Not sure: ${escape(reason)}`),
     [
-      '| SYN | after | mark | outer port | outer conntrack | checksum | fate |',
+      '| attempt | after | mark | outer port | outer conntrack | checksum | fate |',
       '|---|---|---|---|---|---|---|',
       ...rows.map((row) => `| ${row} |`),
     ].join('\n'),

@@ -14,7 +14,7 @@ export function render(explained: Explained, format: Format, extra: object = {})
   const { report } = explained;
   if (format === 'json') return jsonText({ ...report, ...extra } satisfies Report);
   if (format === 'markdown') return reportMarkdown(report);
-  return reportText(report, explained.exchanges);
+  return reportText(report, explained.seen);
 }
 
 export function jsonText(value: object): string {

@@ -25,9 +25,7 @@ export function replayCommand(): Command {
     .description('serves a recorded session as if it were live, from when the first client comes')
     .argument('<file>', 'session file (.skbw)')
     .addOption(
-      new Option('--speed <speed>', 'times as fast as it was, or max')
-        .argParser(speed)
-        .default(1),
+      new Option('--speed <speed>', 'times as fast as it was, or max').argParser(speed).default(1),
     )
     .addOption(listenOption())
     .addOption(tokenFileOption())

@@ -5,12 +5,13 @@ import type {
   FindingAttempt,
   Prediction,
   Report,
+  Seen,
   Unexplained,
 } from '../explain/finding.js';
 import { count, duration, hex, hex16 } from '../explain/wording.js';
 
 /** A report as people read it: verdict first, then the ladder of attempts, the proof, what to do. */
-export function reportText(report: Report, exchanges: number): string {
+export function reportText(report: Report, seen: Seen): string {
   const parts: string[] = [];
   for (const group of byCause(report.findings)) parts.push(causeText(group));
   if (report.unexplained.length > 0)
@@ -19,7 +20,7 @@ export function reportText(report: Report, exchanges: number): string {
         '\n\n',
       ),
     );
-  parts.push(closing(report, exchanges));
+  parts.push(closing(report, seen));
   return parts.join('\n\n') + '\n';
 }
 
@@ -44,7 +45,7 @@ function causeText(group: readonly Finding[]): string {
       f.subject.service ?? f.subject.backend ?? '',
       f.outcome,
       duration(f.delayMs),
-      `${f.attempts.length} SYNs`,
+      count(f.attempts.length, 'attempt'),
     ]),
   )}`;
 }
@@ -119,7 +120,7 @@ function ladder(attempts: readonly FindingAttempt[]): string {
       'what became of it',
     ].map((cell) => pc.dim(cell)),
     ...attempts.map((a) => [
-      `  ${a.n}`,
+      `  ${a.what} ${a.what === 'SYN' ? a.n : ''}`,
       duration(a.atMs),
       a.mark === null ? '–' : hex(a.mark),
       a.outerPort?.wire == null
@@ -164,7 +165,7 @@ export function unexplainedText(entry: Unexplained): string {
     `  ${pc.yellow(entry.title)}${entry.subject.command ? pc.dim(` (${entry.subject.command})`) : ''}`,
     table(
       entry.attempts.map((a) => [
-        `    SYN ${a.n}`,
+        `    ${a.what === 'SYN' ? `SYN ${a.n}` : a.what}`,
         duration(a.atMs),
         `last seen at ${a.lastSeen}`,
         a.drop === null ? '' : pc.red(`dropped: ${a.drop}`),
@@ -177,22 +178,25 @@ export function unexplainedText(entry: Unexplained): string {
     .join('\n');
 }
 
-function closing(report: Report, exchanges: number): string {
+function closing(report: Report, seen: Seen): string {
   const lines: string[] = [];
   const { lost } = report;
-  const connects = `${count(exchanges, 'TCP connect')} seen`;
+  const what = [
+    count(seen['tcp-connect'], 'TCP connect'),
+    ...(seen['dns-lookup'] > 0 ? [count(seen['dns-lookup'], 'DNS lookup')] : []),
+  ].join(' and ');
   if (report.findings.length === 0 && report.unexplained.length === 0)
     lines.push(
       pc.green(
-        exchanges === 0
-          ? 'Nothing was wrong: no connection attempt was seen.'
-          : `Nothing was wrong: ${connects}, each answered its first SYN.`,
+        seen['tcp-connect'] + seen['dns-lookup'] === 0
+          ? 'Nothing was wrong: no connection attempt and no lookup was seen.'
+          : `Nothing was wrong: ${what} seen, each answered at once.`,
       ),
     );
   else
     lines.push(
       pc.dim(
-        `${connects}; ${count(report.findings.length, 'finding')}, ${report.unexplained.length} unexplained.`,
+        `${what} seen; ${count(report.findings.length, 'finding')}, ${report.unexplained.length} unexplained.`,
       ),
     );
   if (lost.ring + lost.missed + lost.exchanges > 0)

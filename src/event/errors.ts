@@ -19,6 +19,7 @@ export const ERRORS = {
   'no-btf': { exitCode: 1 },
   'no-lab': { exitCode: 1 },
   'no-privilege': { exitCode: 1 },
+  'not-linux': { exitCode: 1 },
   'nothing-attached': { exitCode: 1 },
 } as const satisfies Record<string, { exitCode: 1 | 2 }>;
 

@@ -1,4 +1,5 @@
 import type { Diagnosis, Outcome, Subject } from './finding.js';
+import type { Query } from './dns-lookups.js';
 import type { Observation } from './observation.js';
 import type { World } from './world.js';
 
@@ -6,9 +7,12 @@ import type { World } from './world.js';
 export interface Case {
   readonly kind: Subject['kind'];
   readonly observations: readonly Observation[];
-  /** first SYN, CLOCK_MONOTONIC ns */
+  /** first packet, CLOCK_MONOTONIC ns */
   readonly startedAt: number;
-  readonly attempts: readonly { readonly startedAt: number }[];
+  /** `message`: of a lookup, which of its queries the attempt sends */
+  readonly attempts: readonly { readonly startedAt: number; readonly message: number }[];
+  /** of a DNS lookup, in the order in which they were first sent; else none */
+  readonly queries: readonly Query[];
   readonly outcome: Outcome;
   /** CLOCK_MONOTONIC ns, 0 while it lasts */
   readonly endedAt: number;

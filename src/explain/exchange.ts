@@ -14,8 +14,8 @@ interface Entry {
 }
 
 /**
- * One intention of an application: its attempts and what happened to each. Holds copies of its records until it is forgotten, and decodes them
- * only when somebody asks.
+ * One intention of an application: its attempts and what happened to each. Holds copies of its
+ * records until it is forgotten, and decodes them only when somebody asks.
  */
 export class Exchange {
   /** keys of the flow in every shape it was seen (before and after NAT), client to server */
@@ -58,15 +58,16 @@ export class Exchange {
    * The attempt that a packet seen at `place` belongs to: a packet passes a place once, so a second
    * SYN there is the next attempt; so is one with another IP identification (the socket counts it
    * up: ip_select_ident_segs, include/net/ip.h, 6.x; IPv6 has none).
+   * @param message which of the exchange's messages it is
    * @returns true when a new attempt began
    */
-  arrive(place: number, ipId: number, time: number): boolean {
-    const current = this.attempts.at(-1);
+  arrive(place: number, ipId: number, time: number, message = 0): boolean {
+    const current = this.attempts.findLast((attempt) => attempt.message === message);
     if (current?.ipId === ipId && !current.places.includes(place)) {
       current.places.push(place);
       return false;
     }
-    this.attempts.push({ startedAt: time, ipId, places: [place] });
+    this.attempts.push({ startedAt: time, message, ipId, places: [place] });
     return true;
   }
 
@@ -74,9 +75,11 @@ export class Exchange {
    * The attempt whose packet bears this IP identification, from 1: a packet that waited (for a
    * neighbour, in a queue) may die after later ones were sent. The current one where none does.
    */
-  attemptOf(ipId: number): number {
-    const index = ipId === 0 ? -1 : this.attempts.findLastIndex((a) => a.ipId === ipId);
-    return index < 0 ? Math.max(this.attempts.length, 1) : index + 1;
+  attemptOf(ipId: number, message = 0): number {
+    const { attempts } = this;
+    const index = ipId === 0 ? -1 : attempts.findLastIndex((a) => a.ipId === ipId);
+    if (index >= 0) return index + 1;
+    return Math.max(attempts.findLastIndex((a) => a.message === message) + 1, 1);
   }
 
   /** Copies the cursor's record in, as part of an attempt, the current one if not told. */
@@ -132,6 +135,8 @@ export class Exchange {
 export interface Attempt {
   /** CLOCK_MONOTONIC ns */
   startedAt: number;
+  /** which of the exchange's messages it sends: TCP has one, the SYN; a lookup one per query */
+  message: number;
   /** IPv4 identification; 0 for IPv6 */
   ipId: number;
   /** where its packet was seen, see `placeOf` */

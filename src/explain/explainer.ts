@@ -1,11 +1,12 @@
 import { AT, Cursor } from '../event/cursor.js';
-import { Headers, IPPROTO_TCP } from '../event/headers.js';
+import { Headers, IPPROTO_TCP, IPPROTO_UDP } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import type { Case, Diagnoser } from './diagnose.js';
 import type { Exchange } from './exchange.js';
-import type { Finding, Lost, Report, Unexplained } from './finding.js';
+import type { Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
+import { DnsLookups, Lookup } from './dns-lookups.js';
 import { TcpConnects } from './tcp-connects.js';
 import type { Registry, Tracker } from './tracker.js';
 import { unexplained } from './unexplained.js';
@@ -60,6 +61,7 @@ export class Explainer implements Registry {
   private readonly headers = new Headers();
   private readonly trackers = new Map<Exchange, Tracker>();
   private readonly tcp = new TcpConnects(this);
+  private readonly dns = new DnsLookups(this);
   private readonly published = new Map<string, Published>();
   private readonly unexplained_: Unexplained[] = [];
   private unexplainedTaken = 0;
@@ -161,10 +163,12 @@ export class Explainer implements Registry {
     };
   }
 
-  /** Exchanges seen so far, healthy ones included. */
-  get exchanges(): number {
-    return this.nextId - 1;
-  }
+  /** Exchanges seen so far by kind, healthy ones included. */
+  readonly seen: Record<Subject['kind'], number> = {
+    'tcp-connect': 0,
+    'tcp-transfer': 0,
+    'dns-lookup': 0,
+  };
 
   get open(): Iterable<Exchange> {
     return this.trackers.keys();
@@ -195,8 +199,10 @@ export class Explainer implements Registry {
       this.lost.missed += missed;
       this.lossTimes.push({ time, events: ring + missed });
       this.reconsider(time);
-    } else if (fact.fact === 'tick') this.tcp.expire(time);
-    else source.world.learn(fact, time, { session: source.id, seq: cursor.seq });
+    } else if (fact.fact === 'tick') {
+      this.tcp.expire(time);
+      this.dns.expire(time);
+    } else source.world.learn(fact, time, { session: source.id, seq: cursor.seq });
   }
 
   private packet(cursor: Cursor, session: number, time: number, point: number): void {
@@ -204,12 +210,15 @@ export class Explainer implements Registry {
     const tunnel = (cursor.flags & EVENT_TUNNEL) !== 0;
     if (!headers.parse(cursor.bytes, cursor.base + AT.packet, cursor.packetLength, tunnel)) return;
     const { flow } = headers;
-    if (flow.protocol === IPPROTO_TCP && flow.l4 >= 0)
-      this.tcp.packet({ cursor, headers, session, time, point, tunnel });
+    if (flow.l4 < 0) return;
+    const tracker =
+      flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
+    tracker?.packet({ cursor, headers, session, time, point, tunnel });
   }
 
   begin(exchange: Exchange, tracker: Tracker): void {
     exchange.id = this.nextId++;
+    this.seen[exchange.kind]++;
     this.trackers.set(exchange, tracker);
     if (this.trackers.size > MAX_OPEN) {
       this.forget(this.trackers.keys().next().value!);
@@ -306,6 +315,7 @@ export class Explainer implements Registry {
       observations,
       startedAt: exchange.startedAt,
       attempts: exchange.attempts,
+      queries: exchange instanceof Lookup ? exchange.queries : [],
       outcome: exchange.outcome,
       endedAt: exchange.endedAt,
       netns: exchange.netns,

@@ -28,6 +28,8 @@ export interface Remedy {
 
 export interface Subject {
   kind: 'tcp-connect' | 'tcp-transfer' | 'dns-lookup';
+  /** the name looked up first, null for TCP */
+  name: string | null;
   /** `address:port` each; null where not known */
   client: string;
   service: string | null;
@@ -50,6 +52,8 @@ export interface Subject {
 
 export interface FindingAttempt {
   n: number;
+  /** what it sends: `SYN`, or a query: `A example.com` */
+  what: string;
   atMs: number;
   /** skb mark on entering the tunnel */
   mark: number | null;
@@ -125,6 +129,8 @@ export interface Unexplained {
   title: string;
   attempts: {
     n: number;
+    /** `SYN`, or a query: `A example.com` */
+    what: string;
     atMs: number;
     lastSeen: string;
     drop: string | null;
@@ -162,3 +168,6 @@ export interface Report {
   unexplained: Unexplained[];
   lost: Lost;
 }
+
+/** Exchanges by kind, healthy ones included. */
+export type Seen = Readonly<Record<Subject['kind'], number>>;

@@ -1,5 +1,6 @@
 import { AT } from '../event/cursor.js';
-import { Headers, keyEndpoints, tupleKey, type Endpoint } from '../event/headers.js';
+import { readDns, type DnsMessage } from '../event/dns.js';
+import { IPPROTO_UDP, Headers, keyEndpoints, tupleKey, type Endpoint } from '../event/headers.js';
 import { POINTS, type PointName } from '../event/point.js';
 import type { Evidence } from './finding.js';
 import type { World } from './world.js';
@@ -41,6 +42,7 @@ export class Observation {
   readonly ifindex: number;
   readonly tunnel: boolean;
   private conntrack: Conntrack | null | undefined;
+  private message: DnsMessage | null | undefined;
 
   constructor(
     /** the record's bytes */
@@ -111,6 +113,16 @@ export class Observation {
   get comm(): string {
     const at = AT['socket.comm'];
     return this.record.toString('utf8', at, at + 16).replace(/\0.*$/s, '');
+  }
+
+  /** the DNS message of a UDP packet; null for others */
+  get dns(): DnsMessage | null {
+    if (this.message !== undefined) return this.message;
+    const { flow } = this.headers;
+    return (this.message =
+      flow.protocol === IPPROTO_UDP && flow.l4 >= 0
+        ? readDns(this.record, flow.l4 + 8, AT.packet + this.record[AT.packet_length]!)
+        : null);
   }
 
   get ct(): Conntrack | null {

@@ -4,8 +4,8 @@ import type { Case } from './diagnose.js';
 import type { Subject } from './finding.js';
 import { IPS_DST_NAT } from './observation.js';
 
-/** Who talked to whom in a TCP connect, as far as its events tell. */
-export function tcpSubject(exchange: Case): Subject {
+/** Who talked to whom, as far as an exchange's events tell. */
+export function subjectOf(exchange: Case): Subject {
   const { observations, world } = exchange;
   const socket = observations.find((o) => o.point === 'socket.state' && o.oldState !== SYN_RECV);
   const plain = observations.filter((o) => !o.tunnel && o.ct);
@@ -40,7 +40,8 @@ export function tcpSubject(exchange: Case): Subject {
   );
   const device = entry?.world.device(entry.netns, entry.ifindex)?.fact;
   return {
-    kind: 'tcp-connect',
+    kind: exchange.kind,
+    name: exchange.queries[0]?.name ?? null,
     client,
     service,
     backend,

@@ -1,8 +1,10 @@
-import { TCP_ACK, TCP_RST, TCP_SYN } from '../event/headers.js';
+import { rcodeName } from '../event/dns.js';
+import { TCP_RST } from '../event/headers.js';
+import { isAnswer, isRequest, nounOf, whatOf } from './attempts.js';
 import type { Case } from './diagnose.js';
 import type { Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
-import { tcpSubject } from './subject.js';
+import { subjectOf } from './subject.js';
 import { count, duration, toMicroseconds } from './wording.js';
 
 /**
@@ -14,59 +16,74 @@ import { count, duration, toMicroseconds } from './wording.js';
 export function unexplained(exchange: Case, id: string, startedAt: string): Unexplained | null {
   const { observations, outcome } = exchange;
   const end = exchange.endedAt || observations.at(-1)?.time || exchange.startedAt;
-  const subject = tcpSubject(exchange);
-  const syns = observations.filter((o) => isSyn(o));
+  const subject = subjectOf(exchange);
+  const noun = nounOf(exchange);
+  const requests = observations.filter((o) => isRequest(o));
   const answers = observations.filter((o) => isAnswer(o));
   const reset = observations.some((o) => (o.headers.flow.flags & TCP_RST) !== 0);
   const attempts = exchange.attempts.map((attempt, i) => {
-    const seen = syns.filter((o) => o.attempt === i + 1);
-    const drop = seen.filter((o) => o.point === 'packet.drop').at(-1);
-    const last = seen.filter((o) => o.point !== 'packet.drop').at(-1) ?? drop;
+    const mine = observations.filter((o) => o.attempt === i + 1);
+    const drop = mine.findLast((o) => o.point === 'packet.drop');
+    const alive = mine.filter((o) => o.point !== 'packet.drop' && o.headers.outer.version !== 0);
+    const last = alive.findLast((o) => isRequest(o)) ?? drop;
+    const answer = alive.findLast((o) => isAnswer(o));
     return {
       n: i + 1,
+      what: whatOf(exchange, i + 1),
       atMs: toMicroseconds((attempt.startedAt - exchange.startedAt) / 1e6),
-      lastSeen: last ? place(last) : 'nowhere',
+      lastSeen:
+        (last ? place(last) : 'nowhere') +
+        (answer ? `, its answer${rcodeText(answer)} at ${place(answer)}` : ''),
       drop: drop
-        ? `${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} in ${drop.world.netnsName(drop.netns)}`
+        ? `${isAnswer(drop) ? 'the answer, ' : ''}${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} in ${drop.world.netnsName(drop.netns)}`
         : null,
-      evidence: [last, drop].flatMap((o) => (o ? [o.evidence] : [])),
+      evidence: [last, answer, drop].flatMap((o) => (o ? [o.evidence] : [])),
     };
   });
   const dropped = attempts.find((a) => a.drop !== null);
   const target = subject.service ?? subject.backend ?? 'its destination';
+  const who =
+    subject.name === null
+      ? `${subject.client} → ${target}`
+      : `lookup of ${subject.name} by ${subject.client} at ${target}`;
+  const took = duration((end - exchange.startedAt) / 1e6);
   const title = reset
-    ? `${subject.client} → ${target}: refused by a RST`
+    ? `${who}: refused by a RST`
     : dropped
-      ? `${subject.client} → ${target}: ${outcome === 'recovered' ? 'slow' : 'no connection'}, a SYN was dropped (${dropped.drop})`
+      ? `${who}: ${outcome === 'recovered' ? `took ${took}` : 'failed'}, a packet was dropped (${dropped.drop})`
       : outcome === 'recovered'
-        ? `${subject.client} → ${target}: answered after ${duration((end - exchange.startedAt) / 1e6)}`
-        : `${subject.client} → ${target}: ${answers.length > 0 ? 'an answer was seen, but no connection' : 'no answer'} to ${count(attempts.length, 'SYN')}`;
+        ? `${who}: answered after ${took}`
+        : `${who}: ${answers.length > 0 ? 'an answer was seen, but not taken' : 'no answer'} to ${count(attempts.length, noun)}`;
 
   const excluded: string[] = [];
   if (!dropped && exchange.attached('packet.drop') && exchange.lostEvents === 0)
     excluded.push(
-      'no traced namespace dropped a SYN of it (packet.drop was attached, no event was lost)',
+      `no traced namespace dropped a packet of it (packet.drop was attached, no event was lost)`,
     );
-  if (subject.tunnel === null && syns.length > 0)
-    excluded.push('double-snat: none of its SYNs entered a tunnel');
+  if (subject.tunnel === null && requests.length > 0)
+    excluded.push(`double-snat: no ${noun} of it entered a tunnel`);
 
   const next: string[] = [];
-  const last = syns.findLast((o) => o.point !== 'packet.drop');
+  const last = requests.findLast((o) => o.point !== 'packet.drop');
   const lastPlace = attempts.at(-1)?.lastSeen;
   if (dropped) next.push(`look at what drops it: ${dropped.drop}`);
   else if (reset)
     next.push('look for the process that should listen there, or the rule that rejects');
+  else if (outcome === 'recovered' && noun === 'query')
+    next.push(
+      'no packet of it was lost in what was traced: the time went by at the server, or beyond',
+    );
   else if (answers.length > 0)
-    next.push('trace the client’s side too: the answer was seen, the end of the handshake was not');
+    next.push('trace the client’s side too: an answer was seen, that it was taken was not');
   else if (last && last.world.owns(last.netns, last.headers.flow.destination(last.record).address))
     next.push(
-      `the SYN reached ${last.world.netnsName(last.netns)}, whose address it is for, and was not answered: look there at the listening socket and its accept queue (ss -ltn), and at rules that consume packets`,
+      `the ${noun} reached ${last.world.netnsName(last.netns)}, whose address it is for, and was not answered: look there at the listening socket and its queue (ss -lntu), and at rules that consume packets`,
     );
   else if (lastPlace)
     next.push(
       `trace the next hop after ${lastPlace}: record there at the same time, then explain both files together`,
     );
-  else next.push('no SYN was seen: check the route of the client and the filter of the recording');
+  else next.push(`no ${noun} was seen: check the client’s route and the filter of the recording`);
 
   return {
     id,
@@ -82,16 +99,14 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   };
 }
 
+/** ` NXDOMAIN` for an answer that is no plain success, else nothing. */
+function rcodeText(answer: Observation): string {
+  const rcode = answer.dns?.rcode ?? 0;
+  return rcode === 0 ? '' : ` (${rcodeName(rcode)})`;
+}
+
 /** Where an observation was made, in words. */
 export function place(o: Observation): string {
   const device = o.ifindex ? ` ${o.world.deviceName(o.netns, o.ifindex)}` : '';
   return `${o.point}${device} in ${o.world.netnsName(o.netns)}`;
-}
-
-export function isSyn(o: Observation): boolean {
-  return (o.headers.flow.flags & (TCP_SYN | TCP_ACK)) === TCP_SYN;
-}
-
-function isAnswer(o: Observation): boolean {
-  return (o.headers.flow.flags & (TCP_SYN | TCP_ACK)) === (TCP_SYN | TCP_ACK);
 }

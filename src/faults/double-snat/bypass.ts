@@ -1,3 +1,4 @@
+import { nameOf } from '../../explain/attempts.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { BypassReason, Evidence } from '../../explain/finding.js';
 import { identity, type Crossing } from './crossing.js';
@@ -51,7 +52,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       text:
         `At its retransmission timeout the socket chose a new hash: ${hex32(oldHash)} became ${hex32(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
         `That is another outer tuple, so another conntrack entry; the packet is unmarked, no SNAT is set up for it, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
-      short: `SYN ${through.n}, ${duration(gapMs)} later, escaped: the socket had chosen a new hash, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
+      short: `${nameOf(exchange, through.n)}, ${duration(gapMs)} later, escaped: the socket had chosen a new hash, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
       evidence: proof(retransmit, through.entry, through.nat, through.sent),
     };
 
@@ -62,7 +63,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       text:
         `The same outer entry ${through.outerCt!.id} still translates port ${through.expectedPort} to ${through.wirePort}, but this time the checksum follows (${hex16(through.checksum?.after ?? 0)}): ` +
         `the packet's checksum was finished before NAT, so checksum offload of the tunnel was switched off in between${offloadFact(before, through)}.`,
-      short: `SYN ${through.n} was translated like the others, but checksum offload had been switched off by then, so NAT could keep the checksum right.`,
+      short: `${nameOf(exchange, through.n)} was translated like the others, but checksum offload had been switched off by then, so NAT could keep the checksum right.`,
       evidence: proof(before.sent, through.sent, through.nat),
     };
 
@@ -80,9 +81,9 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
         ...base,
         why: 'rules-changed',
         text:
-          `SYN ${through.n} bears mark ${hex(through.entry.mark)} again (its inner entry was made anew too), and yet its new outer entry is not translated: ` +
-          `the rule that masqueraded the outer packet of SYN ${before.n} is not there any more.`,
-        short: `SYN ${through.n} escaped because the rules had been changed in between.`,
+          `${nameOf(exchange, through.n)} bears mark ${hex(through.entry.mark)} again (its inner entry was made anew too), and yet its new outer entry is not translated: ` +
+          `the rule that masqueraded the outer packet of ${nameOf(exchange, before.n)} is not there any more.`,
+        short: `${nameOf(exchange, through.n)} escaped because the rules had been changed in between.`,
         evidence: [
           ...proof(through.entry, through.nat, through.sent),
           ...rulesChange(before, through),
@@ -95,18 +96,18 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
           ...base,
           why: 'conntrack-expired',
           text:
-            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same. SYN ${before.n} had refreshed its entry for ${duration(timeoutMs)}; SYN ${through.n} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone. ` +
+            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same. ${nameOf(exchange, before.n)} had refreshed its entry for ${duration(timeoutMs)}; ${nameOf(exchange, through.n)} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone. ` +
             `A new entry was made for an unmarked packet, without SNAT, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
-          short: `SYN ${through.n} escaped because the gap of ${duration(gapMs)} before it outlived the ${duration(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
+          short: `${nameOf(exchange, through.n)} escaped because the gap of ${duration(gapMs)} before it outlived the ${duration(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
           evidence: proof(before.sent, through.entry, through.nat, through.sent),
         }
       : {
           ...base,
           why: 'conntrack-deleted',
           text:
-            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that SYN ${before.n} had refreshed for ${duration(timeoutMs)} had ${duration(timeoutMs - gapMs)} left when SYN ${through.n} came after ${duration(gapMs)}; ` +
+            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that ${nameOf(exchange, before.n)} had refreshed for ${duration(timeoutMs)} had ${duration(timeoutMs - gapMs)} left when ${nameOf(exchange, through.n)} came after ${duration(gapMs)}; ` +
             `yet a new entry was made: somebody deleted the old one (conntrack -D, a flush, an address that went).`,
-          short: `SYN ${through.n} escaped because the outer conntrack entry had been deleted ${duration(timeoutMs - gapMs)} before its time.`,
+          short: `${nameOf(exchange, through.n)} escaped because the outer conntrack entry had been deleted ${duration(timeoutMs - gapMs)} before its time.`,
           evidence: proof(before.sent, through.nat, through.sent),
         };
   }

@@ -8,7 +8,7 @@ import {
   type Conntrack,
   type Observation,
 } from '../../explain/observation.js';
-import { isSyn } from '../../explain/unexplained.js';
+import { isRequest } from '../../explain/attempts.js';
 
 /** How one SYN crossed, or failed to cross, the tunnel: the events that matter and what they show. */
 export interface Crossing {
@@ -47,7 +47,7 @@ export interface Crossing {
  * other namespace that saw the outer packet.
  */
 export function crossings(exchange: Case): Crossing[] {
-  const syns = exchange.observations.filter(isSyn);
+  const syns = exchange.observations.filter(isRequest);
   const sender = syns.find((o) => o.point === 'tunnel.transmit')?.netns ?? null;
   const seenEntries = new Set<string>();
   const answered = exchange.outcome === 'recovered';

@@ -8,7 +8,8 @@ import type {
   RuledOut,
 } from '../../explain/finding.js';
 import { IPS_SRC_NAT, type Observation } from '../../explain/observation.js';
-import { tcpSubject } from '../../explain/subject.js';
+import { nameOf, nounOf, whatOf } from '../../explain/attempts.js';
+import { subjectOf } from '../../explain/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { bypassOf } from './bypass.js';
 import type { Defect } from './defect.js';
@@ -17,7 +18,8 @@ import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
 import { needsNoMark, snatPath, type KnownPath } from './rules.js';
 import { formatEndpoint } from '../../event/headers.js';
-import { count, duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
+import { HOOKS } from '../../event/names.js';
+import { duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
 
 /**
  * A packet is masqueraded, encapsulated with its mark still on, and masqueraded again as the outer
@@ -40,7 +42,7 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   const defect = defectOf(first);
   if (!first.snat || defect === null) return null;
   const { world } = sent;
-  const subject = tcpSubject(exchange);
+  const subject = subjectOf(exchange);
   const bypass = bypassOf(exchange, all);
   const rules = snatPath(world, sent.netns, first);
   const prediction = predict(exchange, all, sent.netns, rules?.path ?? null);
@@ -52,7 +54,7 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
       chain.push({
         claim: 'retransmission-unmarked',
         text:
-          `SYN ${through.n} belongs to the inner entry that SYN 1 made: nat rules run only for the first packet of an entry, ` +
+          `${nameOf(exchange, through.n)} belongs to the inner entry that ${nameOf(exchange, 1)} made: nat rules run only for the first packet of an entry, ` +
           `so nothing marks it and it enters the tunnel with mark ${hex(through.entry.mark)}. The rule of the second SNAT does not match it.`,
         evidence: evidence(through.entry),
       });
@@ -93,7 +95,7 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
   const through = all.find(
     (c) => c.fate === 'delivered' && !c.badChecksum && c.wirePort !== first.wirePort,
   );
-  const subject = tcpSubject(exchange);
+  const subject = subjectOf(exchange);
   const outer = wire.headers.outer;
   const peer = outer.source(wire.record).address;
   const node = wire.world.netnsName(wire.netns);
@@ -105,7 +107,7 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
     {
       claim: 'checksum-wrong-on-arrival',
       text:
-        `SYN 1 arrives at ${node} from ${peer} port ${first.wirePort} with outer UDP checksum ${hex16(after)}; ` +
+        `${nameOf(exchange, first.n)} arrives at ${node} from ${peer} port ${first.wirePort} with outer UDP checksum ${hex16(after)}; ` +
         `its own headers say ${hex16(expected!)}.`,
       evidence: evidence(first.arrived ?? wire),
     },
@@ -119,7 +121,7 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
     chain.push({
       claim: 'repeat-from-another-port',
       text:
-        `SYN ${through.n} is the same SYN from outer port ${through.wirePort}, its checksum ${hex16(through.checksum?.after ?? 0)} is right, and it is delivered: ` +
+        `${nameOf(exchange, through.n)} is the same from outer port ${through.wirePort}, its checksum ${hex16(through.checksum?.after ?? 0)} is right, and it is delivered: ` +
         `the sender spoils some packets and not others, as a second SNAT does that only the first packet of an entry meets.`,
       evidence: evidence(through.wire, through.exit),
     });
@@ -129,7 +131,7 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
     defect,
     title: title(exchange, all, subject.service ?? subject.backend),
     summary:
-      `Tunnel packets from ${peer} that carry this connection's SYN arrive with a wrong outer UDP checksum and are dropped here. ` +
+      `Tunnel packets from ${peer} that carry this ${exchange.kind === 'dns-lookup' ? 'lookup’s query' : 'connection’s SYN'} arrive with a wrong outer UDP checksum and are dropped here. ` +
       (through
         ? `The repeat that came from another outer port was right and got through: the signature of a second SNAT on the sending node. `
         : '') +
@@ -145,14 +147,14 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
     ruledOut: [
       {
         verdict: 'lost-on-the-wire',
-        text: 'the SYN arrived: it was dropped after arrival, for its checksum',
+        text: 'it arrived, and was dropped after arrival, for its checksum',
         evidence: evidence(first.arrived ?? wire),
       },
       ...(through
         ? [
             {
               verdict: 'checksum-offload',
-              text: `a device that computes checksums wrongly would spoil the repeat too; SYN ${through.n} is right`,
+              text: `a device that computes checksums wrongly would spoil the repeat too; ${nameOf(exchange, through.n)} is right`,
               evidence: evidence(through.wire),
             },
           ]
@@ -211,7 +213,7 @@ function senderChain(
     chain.push({
       claim: 'marked',
       text:
-        `In nat/${HOOKS[marked.hook]} on ${node} the SYN's mark goes from ${hex(marked.beforeMark)} to ${hex(marked.mark)}` +
+        `In nat/${HOOKS[marked.hook]} on ${node} the ${nounOf(exchange)}'s mark goes from ${hex(marked.beforeMark)} to ${hex(marked.mark)}` +
         `${rules?.path.marking[0] ? ` (${rules.path.marking[0].text})` : ''}.`,
       evidence: [...evidence(marked), ...(rules?.path.marking[0] ? rules.evidence : [])],
     });
@@ -257,25 +259,25 @@ function senderChain(
     if (c.drop)
       chain.push({
         claim: 'dropped-by-peer',
-        text: `SYN ${c.n} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
+        text: `${nameOf(exchange, c.n)} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
         evidence: evidence(c.arrived, c.drop),
       });
     else
       chain.push({
         claim: 'peer-drop-expected',
-        text: `SYN ${c.n} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
+        text: `${nameOf(exchange, c.n)} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
         evidence: evidence(c.sent),
       });
     if (c.n > first.n && c.outerCt && c.newEntry && c.snat)
       chain.push({
         claim: 'new-entry-translated-too',
-        text: `SYN ${c.n} makes a new outer entry (port ${c.expectedPort}), and that one is masqueraded as well, to port ${c.wirePort}: the rule asks for no mark that a retransmission would lack.`,
+        text: `${nameOf(exchange, c.n)} makes a new outer entry (port ${c.expectedPort}), and that one is masqueraded as well, to port ${c.wirePort}: the rule asks for no mark that a retransmission would lack.`,
         evidence: evidence(c.nat, c.sent),
       });
     if (c.n > first.n && c.outerCt && !c.newEntry)
       chain.push({
         claim: 'existing-entry-translates-again',
-        text: `SYN ${c.n} is not marked any more (mark ${hex(c.entry?.mark ?? c.sent?.mark ?? 0)}), but has the same hash, so the same outer tuple: the existing entry ${c.outerCt.id} still applies its SNAT, and is refreshed by it.`,
+        text: `${nameOf(exchange, c.n)} is not marked any more (mark ${hex(c.entry?.mark ?? c.sent?.mark ?? 0)}), but has the same hash, so the same outer tuple: the existing entry ${c.outerCt.id} still applies its SNAT, and is refreshed by it.`,
         evidence: evidence(c.entry, c.sent),
       });
   }
@@ -291,9 +293,9 @@ function recovered(exchange: Case, all: Crossing[], chain: Claim[]): void {
     chain.push({
       claim: 'delivered',
       text:
-        `SYN ${delivered.n} is delivered after ${duration((delivered.startedAt - exchange.startedAt) / 1e6)}` +
+        `${nameOf(exchange, delivered.n)} is delivered after ${duration((delivered.startedAt - exchange.startedAt) / 1e6)}` +
         (exchange.outcome === 'recovered'
-          ? `, and the connection stands after ${duration((exchange.endedAt - exchange.startedAt) / 1e6)}.`
+          ? `, and ${exchange.kind === 'dns-lookup' ? 'the answer is there' : 'the connection stands'} after ${duration((exchange.endedAt - exchange.startedAt) / 1e6)}.`
           : '.'),
       evidence: [
         ...evidence(delivered.exit ?? delivered.wire ?? delivered.entry),
@@ -318,7 +320,7 @@ function ruledOutAtSender(
   if (first.drop)
     out.push({
       verdict: 'lost-on-the-wire',
-      text: 'the SYN arrived at the peer and was dropped there',
+      text: `the ${nounOf(exchange)} arrived at the peer and was dropped there`,
       evidence: evidence(first.arrived, first.drop),
     });
   else if (!peerSeen)
@@ -331,7 +333,7 @@ function ruledOutAtSender(
   if (!policy && exchange.attached('packet.drop'))
     out.push({
       verdict: 'policy-drop',
-      text: 'no rule of a traced namespace dropped a SYN of it (no packet.drop with a netfilter reason)',
+      text: `no rule of a traced namespace dropped a ${nounOf(exchange)} of it (no packet.drop with a netfilter reason)`,
       evidence: evidence(first.sent),
     });
   return out;
@@ -343,6 +345,7 @@ function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
     : null;
   return {
     n: c.n,
+    what: whatOf(exchange, c.n),
     atMs: toMicroseconds((c.startedAt - exchange.startedAt) / 1e6),
     mark: c.entry?.mark ?? c.sent?.mark ?? null,
     hash: (c.entry ?? c.sent)?.hash ?? null,
@@ -363,14 +366,19 @@ function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
 }
 
 function title(exchange: Case, all: Crossing[], target: string | null): string {
-  const to = target ?? 'its destination';
+  const act =
+    exchange.kind === 'dns-lookup'
+      ? `lookup of ${exchange.queries[0]?.name ?? 'a name'}`
+      : `connect to ${target ?? 'its destination'}`;
   const lost = all.filter((c) => c.badChecksum && c.fate !== 'delivered').length;
-  const syns = count(lost, 'SYN');
+  const syns =
+    lost === 1
+      ? `1 ${nounOf(exchange)}`
+      : `${lost} ${exchange.kind === 'dns-lookup' ? 'queries' : 'SYNs'}`;
   if (exchange.outcome === 'recovered')
-    return `connect to ${to} took ${duration((exchange.endedAt - exchange.startedAt) / 1e6)}: ${syns} spoiled by a second SNAT`;
-  if (exchange.outcome === 'failed')
-    return `connect to ${to} failed: ${syns} spoiled by a second SNAT`;
-  return `connect to ${to} is waiting: ${syns} spoiled by a second SNAT so far`;
+    return `${act} took ${duration((exchange.endedAt - exchange.startedAt) / 1e6)}: ${syns} spoiled by a second SNAT`;
+  if (exchange.outcome === 'failed') return `${act} failed: ${syns} spoiled by a second SNAT`;
+  return `${act} is waiting: ${syns} spoiled by a second SNAT so far`;
 }
 
 function summary(
@@ -390,8 +398,8 @@ function summary(
       : 'its absent outer UDP checksum (0) was turned into a wrong one';
   const whom = peerSeen ? 'so the peer dropped it' : 'so the peer must drop it';
   const twice = isSourceNated(first.entry)
-    ? `On ${node} the SYN was masqueraded twice: once itself, and once more as the ${device} packet that carries it`
-    : `On ${node} not the SYN was masqueraded but the ${device} packet that carries it`;
+    ? `On ${node} the ${nounOf(exchange)} was masqueraded twice: once itself, and once more as the ${device} packet that carries it`
+    : `On ${node} not the ${nounOf(exchange)} was masqueraded but the ${device} packet that carries it`;
   const why = needsNoMark(rules?.path ?? null, all)
     ? 'by a rule that asks for no mark'
     : 'because the mark survives encapsulation';
@@ -402,7 +410,7 @@ function summary(
   if (exchange.outcome !== 'failed') return start;
   return needsNoMark(rules?.path ?? null, all)
     ? `${start} No retransmission escaped: every outer packet is masqueraded, whatever its port and entry.`
-    : `${start} No retransmission escaped: each met the same conntrack entry, which every SYN kept alive.`;
+    : `${start} No retransmission escaped: each met the same conntrack entry, which every ${nounOf(exchange)} kept alive${exchange.kind === 'dns-lookup' ? ', and one that came after the entry’s time would be new, marked, and spoiled again' : ''}.`;
 }
 
 function isSourceNated(o: Observation | null): boolean {
@@ -410,7 +418,6 @@ function isSourceNated(o: Observation | null): boolean {
 }
 
 const TCP_ESTABLISHED = 1;
-const HOOKS = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'];
 
 function dropText(exchange: Case, drop: Observation): string {
   return `${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} (${place(drop)})`;

@@ -40,6 +40,12 @@ export function predict(
       observedMs,
       text: 'the rule that masquerades the outer packet asks for no mark: every retransmission is masqueraded too, whatever its port and entry',
     };
+  if (exchange.kind === 'dns-lookup')
+    return {
+      recoverAtMs: 'never',
+      observedMs,
+      text: 'a resolver’s repeats keep their socket, so their outer port: they meet the entry that spoils them, and one that comes after its time finds the inner entry gone too, is new, and is marked again',
+    };
   if (timeoutS === null)
     return {
       recoverAtMs: null,
