@@ -15,8 +15,9 @@ const NOTHING = Buffer.alloc(0);
  * The BPF ring buffer, mapped once and read without a call or an object per event.
  *
  * The kernel maps a page with the consumer's position (writable), one with the producer's, then the
- * data twice in a row (kernel/bpf/ringbuf.c), so that a record that crosses the end is whole. A
- * record: u32 length with two flag bits, u32 offset, the bytes, at multiples of 8.
+ * data (kernel/bpf/ringbuf.c). A record: u32 length with two flag bits, u32 offset, the bytes, at
+ * multiples of 8. The data is mapped once, not twice as libbpf does, since both would count as this
+ * process's memory: a record that crosses the end is copied in two parts.
  */
 export class Ring {
   /** the data, for headers and sizes */
@@ -49,11 +50,11 @@ export class Ring {
     };
     this.mappings = [];
     const consumer = map(page, PROT_READ | PROT_WRITE, 0);
-    const producer = map(page + 2 * bytes, PROT_READ, page);
+    const producer = map(page + bytes, PROT_READ, page);
     this.consumed = new BigUint64Array(consumer.buffer, consumer.byteOffset, 1);
     this.produced = new BigUint64Array(producer.buffer, producer.byteOffset, 1);
-    this.words = new Int32Array(producer.buffer, producer.byteOffset + page, bytes / 2);
-    this.quads = new BigInt64Array(producer.buffer, producer.byteOffset + page, bytes / 4);
+    this.words = new Int32Array(producer.buffer, producer.byteOffset + page, bytes / 4);
+    this.quads = new BigInt64Array(producer.buffer, producer.byteOffset + page, bytes / 8);
   }
 
   /**
@@ -63,7 +64,7 @@ export class Ring {
    */
   take(most: number): { count: number; bytes: Buffer } {
     const { words, quads } = this;
-    const end = this.bytes >>> 2;
+    const mask = words.length - 1;
     const position = Number(this.consumed[0]);
     let left = Number(Atomics.load(this.produced, 0)) - position;
     if (left === 0) return { count: 0, bytes: NOTHING };
@@ -78,17 +79,18 @@ export class Ring {
       if (header < 0) break;
       if ((header & DISCARDED) === 0) {
         // the record's first word is its own size: what the program filled of what it reserved
-        const size = (words[at + 2] as number) >>> 3;
+        const from = (at + 2) & mask;
+        const size = (words[from] as number) >>> 3;
         if (to + size > target.length) break;
-        copy(quads, (at + 2) >>> 1, target, to, size);
+        if ((from >>> 1) + size <= quads.length) copy(quads, from >>> 1, target, to, size);
+        else copyAcross(quads, from >>> 1, target, to, size);
         to += size;
         count++;
       }
       const step = ((header & LENGTH) + HEADER_BYTES + 7) & ~7;
       left -= step;
       moved += step;
-      at += step >>> 2;
-      if (at >= end) at -= end;
+      at = (at + (step >>> 2)) & mask;
     }
     if (moved !== position) Atomics.store(this.consumed, 0, BigInt(moved));
     return { count, bytes: bytes.subarray(0, to * 8) };
@@ -131,4 +133,15 @@ function copy(
     target[(t + 7) | 0] = source[(s + 7) | 0]!;
   }
   for (; t < end; t = (t + 1) | 0, s = (s + 1) | 0) target[t] = source[s]!;
+}
+
+/** The same for a record that crosses the ring's end. */
+function copyAcross(
+  ring: BigInt64Array,
+  from: number,
+  target: BigInt64Array,
+  to: number,
+  count: number,
+): void {
+  for (let i = 0; i < count; i++) target[to + i] = ring[(from + i) & (ring.length - 1)]!;
 }
