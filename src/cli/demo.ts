@@ -14,7 +14,9 @@ const CANNOT_TRACE: readonly ErrorCode[] = [
   'kernel-refused',
   'library-missing',
   'no-btf',
+  'no-lab',
   'no-privilege',
+  'not-linux',
   'nothing-attached',
 ];
 
