@@ -155,50 +155,50 @@ export class StreamServer {
   // --- HTTP
 
   private async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = parseUrl(request);
+    const target = parseTarget(request);
     const plain = (status: number, text: string, more: Record<string, string> = {}): void => {
       const type = 'text/plain; charset=utf-8';
       response.writeHead(status, { ...SECURITY_HEADERS, 'content-type': type, ...more });
       response.end(`${text}\n`);
     };
-    if (!url) return plain(400, 'no such URL');
+    if (!target) return plain(400, 'a path is wanted');
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return plain(405, 'GET is all there is', { allow: 'GET, HEAD' });
-    if (url.pathname === '/healthz') return plain(200, 'ok');
+    if (target.pathname === '/healthz') return plain(200, 'ok');
     const { access, page, metrics } = this.options;
-    const visitor: Visitor = { headers: request.headers, query: url.searchParams };
-    if (url.pathname === '/metrics' && metrics) {
+    const visitor: Visitor = { headers: request.headers, query: target.query };
+    if (target.pathname === '/metrics' && metrics) {
       const refusal = access.refuse(visitor);
       if (refusal) return plain(refusal.status, refusal.reason, challenge(refusal.status));
       const { type, text } = await metrics();
       return plain(200, text.trimEnd(), { 'content-type': type });
     }
-    if (url.pathname === STREAM_PATH)
+    if (target.pathname === STREAM_PATH)
       return plain(426, `a WebSocket is served here (${SUBPROTOCOL})`, { upgrade: 'websocket' });
     // the page itself holds nothing: it has to bring the token for the stream
     const refusal = access.refuseSite(visitor);
     if (refusal) return plain(refusal.status, refusal.reason);
-    if (!page.serve(url.pathname, request.headers['if-none-match'], response))
+    if (!page.serve(target.pathname, request.headers['if-none-match'], response))
       plain(404, 'nothing stands here');
   }
 
   private upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
     socket.on('error', () => socket.destroy());
-    const url = parseUrl(request);
+    const target = parseTarget(request);
     const refuse = (status: number, reason: string): void => {
       this.refused++;
       refuseUpgrade(socket, status, reason);
     };
-    if (!url || url.pathname !== STREAM_PATH) return refuse(404, 'no stream stands here');
+    if (!target || target.pathname !== STREAM_PATH) return refuse(404, 'no stream stands here');
     if (!this.connects.take()) return refuse(429, 'too many connections at once: try again');
-    const visitor: Visitor = { headers: request.headers, query: url.searchParams };
+    const visitor: Visitor = { headers: request.headers, query: target.query };
     const refusal = this.options.access.refuse(visitor);
     if (refusal) {
       this.log('refused', { from: socket.remoteAddress, reason: refusal.reason });
       return refuse(refusal.status, refusal.reason);
     }
     if (this.clients >= MAX_CLIENTS) return refuse(503, `${MAX_CLIENTS} clients are connected`);
-    const wishes = parseWishes(url.searchParams);
+    const wishes = parseWishes(target.query);
     if (typeof wishes === 'string') return refuse(400, wishes);
     socket.setKeepAlive(true, 30_000);
     this.sockets.handleUpgrade(request, socket, head, (client) => {
@@ -294,12 +294,19 @@ export class StreamServer {
   }
 }
 
-function parseUrl(request: IncomingMessage): URL | null {
-  try {
-    return new URL(request.url ?? '/', 'http://localhost');
-  } catch {
-    return null;
-  }
+interface Target {
+  /** as it was sent: nothing is decoded or resolved */
+  pathname: string;
+  query: URLSearchParams;
+}
+
+/** The request's target, null where it is no path. */
+function parseTarget({ url = '' }: IncomingMessage): Target | null {
+  if (!url.startsWith('/')) return null;
+  const mark = url.indexOf('?');
+  return mark < 0
+    ? { pathname: url, query: new URLSearchParams() }
+    : { pathname: url.slice(0, mark), query: new URLSearchParams(url.slice(mark)) };
 }
 
 /** What a client wants from the start: `?filter=` as JSON, `?session=…&after=…&findings=…` to go on. */

@@ -194,7 +194,7 @@ describe('a client that does not read', () => {
     assert.ok(deaf.mostBuffered <= BACKLOG_BYTES, `${deaf.mostBuffered}`);
     await deaf.readAll();
     await flushed();
-    const lost = deaf.of('lost') as LostMessage[];
+    const lost = deaf.of('lost');
     assert.equal(lost.length, 1);
     assert.equal(lost[0]!.reason, 'lag');
     assert.equal(lost[0]!.firstSeq, deaf.seqs.length);

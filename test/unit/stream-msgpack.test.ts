@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
+import { random } from './session-records.js';
 import { pack, packWithBytes, unpack } from '../../src/stream/msgpack.js';
 
 describe('messages of the stream', () => {
@@ -48,7 +49,22 @@ describe('messages of the stream', () => {
     assert.throws(() => unpack(Buffer.from('c6ffffffff00', 'hex')), /end|cut/);
   });
 
-  test('of random bytes do no harm', () => {
+  test('of random bytes, and with flipped ones, do no harm', () => {
+    const seed = pack({ type: 'filter', filter: { ports: [80, 443], netns: ['a', 1] } });
+    const next = random(42);
+    let refused = 0;
+    for (let i = 0; i < 100_000; i++) {
+      const bytes = Buffer.from(seed);
+      for (let flips = 1 + next() * 3; flips > 0; flips--)
+        bytes[Math.floor(next() * bytes.length)] = next() * 256;
+      try {
+        unpack(bytes);
+      } catch (error) {
+        assert.ok(error instanceof Error);
+        refused++;
+      }
+    }
+    assert.ok(refused > 10_000);
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
         try {
