@@ -248,40 +248,59 @@ function senderChain(
     claim: 'checksum-broken',
     text:
       defect === 'udpcsum-not-updated'
-        ? `The outer UDP checksum stays ${hex16(after)} while the port changes: NAT leaves it alone because ip_summed is CHECKSUM_PARTIAL, which belongs to the inner TCP. ` +
+        ? `The outer UDP checksum stays ${hex16(after)} while the port changes: NAT leaves it alone because ip_summed is CHECKSUM_PARTIAL, which belongs to the inner ${exchange.kind === 'dns-lookup' ? 'UDP' : 'TCP'}. ` +
           `${hex16(after)} + ${hex16(first.expectedPort!)} − ${hex16(first.wirePort!)} = ${hex16(expected!)} is what the receiver expects (one's complement).`
         : `The outer UDP checksum was ${before === null ? '0' : hex16(before)}, that is none, and becomes ${hex16(after)}: NAT "updates" it because ip_summed is CHECKSUM_PARTIAL. The receiver expects ${hex16(expected!)} or none.`,
     evidence: evidence(first.nat, sent),
   });
 
-  for (const c of all) {
-    if (!c.badChecksum || c.fate === 'delivered') continue;
-    if (c.drop)
-      chain.push({
-        claim: 'dropped-by-peer',
-        text: `${nameOf(exchange, c.n)} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
-        evidence: evidence(c.arrived, c.drop),
-      });
-    else
-      chain.push({
-        claim: 'peer-drop-expected',
-        text: `${nameOf(exchange, c.n)} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
-        evidence: evidence(c.sent),
-      });
-    if (c.n > first.n && c.outerCt && c.newEntry && c.snat)
-      chain.push({
-        claim: 'new-entry-translated-too',
-        text: `${nameOf(exchange, c.n)} makes a new outer entry (port ${c.expectedPort}), and that one is masqueraded as well, to port ${c.wirePort}: the rule asks for no mark that a retransmission would lack.`,
-        evidence: evidence(c.nat, c.sent),
-      });
-    if (c.n > first.n && c.outerCt && !c.newEntry)
-      chain.push({
-        claim: 'existing-entry-translates-again',
-        text: `${nameOf(exchange, c.n)} is not marked any more (mark ${hex(c.entry?.mark ?? c.sent?.mark ?? 0)}), but has the same hash, so the same outer tuple: the existing entry ${c.outerCt.id} still applies its SNAT, and is refreshed by it.`,
-        evidence: evidence(c.entry, c.sent),
-      });
-  }
+  chain.push(fateClaim(exchange, first));
+  const later = all.filter((c) => c.n > first.n && c.badChecksum && c.fate !== 'delivered');
+  const existing = later.filter((c) => c.outerCt && !c.newEntry);
+  if (existing[0])
+    chain.push({
+      claim: 'existing-entry-translates-again',
+      text:
+        `${namesOf(exchange, existing)} ${existing.length === 1 ? 'is' : 'are'} not marked any more (mark ${hex(existing[0].entry?.mark ?? existing[0].sent?.mark ?? 0)}), but ${existing.length === 1 ? 'has' : 'have'} the same hash, so the same outer tuple: ` +
+        `the existing entry ${existing[0].outerCt!.id} still applies its SNAT, is refreshed by it, and the checksum is wrong again${likewise(existing)}.`,
+      evidence: existing.flatMap((c) => evidence(c.entry, c.sent, c.arrived, c.drop)),
+    });
+  const anew = later.filter((c) => c.outerCt && c.newEntry && c.snat);
+  if (anew[0])
+    chain.push({
+      claim: 'new-entry-translated-too',
+      text: `${namesOf(exchange, anew)} ${anew.length === 1 ? 'makes a new outer entry' : 'make new outer entries'} (port ${anew[0].expectedPort} becomes ${anew[0].wirePort}), masqueraded as well: the rule asks for no mark that a retransmission would lack${likewise(anew)}.`,
+      evidence: anew.flatMap((c) => evidence(c.nat, c.sent, c.arrived, c.drop)),
+    });
   return { chain, device };
+}
+
+function fateClaim(exchange: Case, c: Crossing): Claim {
+  const name = nameOf(exchange, c.n);
+  return c.drop
+    ? {
+        claim: 'dropped-by-peer',
+        text: `${name} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
+        evidence: evidence(c.arrived, c.drop),
+      }
+    : {
+        claim: 'peer-drop-expected',
+        text: `${name} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
+        evidence: evidence(c.sent),
+      };
+}
+
+function likewise(crossings: readonly Crossing[]): string {
+  const all = crossings.every((c) => c.drop);
+  return all ? '; dropped likewise' : '; its drop is expected, not seen';
+}
+
+function namesOf(exchange: Case, crossings: readonly Crossing[]): string {
+  const numbers = crossings.map((c) => c.n);
+  const noun = exchange.kind === 'dns-lookup' ? 'queries' : 'SYNs';
+  return numbers.length === 1
+    ? nameOf(exchange, numbers[0]!)
+    : `${noun} ${numbers.slice(0, -1).join(', ')} and ${numbers.at(-1)}`;
 }
 
 function recovered(exchange: Case, all: Crossing[], chain: Claim[]): void {
