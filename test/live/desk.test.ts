@@ -23,7 +23,9 @@ const execute = promisify(execFile);
 const CHECKOUT = fileURLToPath(new URL('../../../', import.meta.url));
 const SESSION = join(CHECKOUT, 'src/faults/double-snat/session.skbw');
 const NOBODY = 65534;
-const NOT_LINUX = "Object.defineProperty(process, 'platform', { value: 'darwin' })";
+const PLATFORM = "Object.defineProperty(process, 'platform', { value: 'darwin' })";
+/** What Node and npm take for macOS. */
+const ON_MAC = `--import=data:text/javascript,${encodeURIComponent(PLATFORM)}`;
 /** Neither /proc nor /sys, and nobody's privileges. */
 const ELSEWHERE = [
   ...['unshare', '--mount', '--propagation=private', 'sh', '-c'],
@@ -55,11 +57,7 @@ describe('at the desk: without root, native packages and Linux', () => {
 
   function start(...args: string[]): ChildProcess {
     const [command, ...words] = [...ELSEWHERE, process.execPath, join(desk, 'bin/skbwhy.js')];
-    const env = {
-      PATH: process.env['PATH'],
-      HOME: '/nonexistent',
-      NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(NOT_LINUX)}`,
-    };
+    const env = { PATH: process.env['PATH'], HOME: '/nonexistent', NODE_OPTIONS: ON_MAC };
     return spawn(command, [...words, ...args], { cwd: own, env });
   }
 
@@ -89,9 +87,9 @@ describe('at the desk: without root, native packages and Linux', () => {
       assert.ok(!installed.includes(name), name);
   });
 
-  test('it is one for other systems, too', async () => {
-    const words = ['ci', '--omit=dev', '--dry-run', '--os=darwin', '--cpu=arm64'];
-    await execute('npm', words, { cwd: desk });
+  test('an installation goes through on other systems', async () => {
+    const env = { ...process.env, NODE_OPTIONS: ON_MAC };
+    await execute('npm', ['ci', '--omit=dev', '--dry-run'], { cwd: desk, env });
   });
 
   test('explain says what it says on the node', async () => {
