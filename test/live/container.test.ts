@@ -4,7 +4,7 @@ import { release, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Report } from '../../src/explain/finding.js';
-import { Image, ON_NODE, type Container } from './image.js';
+import { Image, ON_NODE } from './image.js';
 import { addNetns, inside, netnsName, removeNetns, sleep, until } from './probe-lab.js';
 import { isLoaded, programsOf } from './programs.js';
 import { skbwhy } from './skbwhy.js';
@@ -81,19 +81,33 @@ describe('the container image', () => {
   });
 
   test('is a daemon by default, which ends at once and leaves nothing', async () => {
-    const daemon = image.start([...ON_NODE, NAMES], 'daemon', '--listen', '127.0.0.1:0');
-    const url = await served(daemon);
-    assert.equal((await fetch(new URL('/healthz', url))).status, 200);
-    const programs = programsOf(image.pidOf(daemon));
-    assert.ok(programs.length > 0);
-    assert.ok(programs.every(isLoaded));
-    const asked = performance.now();
-    daemon.process.kill('SIGTERM');
-    const { status, stderr } = await daemon.ended;
-    assert.equal(status, 0, stderr);
-    assert.ok(performance.now() - asked < 5000);
-    // the kernel frees a program a moment after its last holder has gone
-    await until('all are unloaded', 5000, () => !programs.some(isLoaded));
+    // its usual port may be taken among the host's own
+    const name = netnsName('daemon');
+    addNetns(name);
+    try {
+      const options = ['--privileged', '--pid=host', `--net=ns:/run/netns/${name}`];
+      const daemon = image.start(options);
+      await until('it serves', START_MS, () => /serving http/.test(daemon.stderr()));
+      const url = 'http://127.0.0.1:6363';
+      const fetched = (path: string) =>
+        inside(
+          name,
+          `${process.execPath} -e 'fetch("${url}${path}").then(({ status }) => console.log(status))'`,
+        ).trim();
+      assert.equal(fetched('/healthz'), '200');
+      const programs = programsOf(image.pidOf(daemon));
+      assert.ok(programs.length > 0);
+      assert.ok(programs.every(isLoaded));
+      const asked = performance.now();
+      daemon.process.kill('SIGTERM');
+      const { status, stderr } = await daemon.ended;
+      assert.equal(status, 0, stderr);
+      assert.ok(performance.now() - asked < 5000);
+      // the kernel frees a program a moment after its last holder has gone
+      await until('all are unloaded', 5000, () => !programs.some(isLoaded));
+    } finally {
+      removeNetns(name);
+    }
   });
 
   test('runs no lab, and says so', async () => {
@@ -118,9 +132,3 @@ describe('the container image', () => {
     assert.match(stdout, /127\.0\.0\.1:9: refused by a RST/);
   });
 });
-
-async function served(daemon: Container): Promise<string> {
-  const address = /serving (http:\/\/[^"]+)"/;
-  await until('it serves', START_MS, () => address.test(daemon.stderr()));
-  return address.exec(daemon.stderr())![1]!;
-}
