@@ -121,6 +121,33 @@ export interface NoSnatPath {
   rule: NatRule | null;
 }
 
+/** One condition of a rule; of numbers (addresses too): decimal ranges, both ends included. */
+export type RuleCondition =
+  | {
+      match: 'source' | 'destination' | 'protocol' | 'sport' | 'dport';
+      values: [low: string, high: string][];
+      negated: boolean;
+    }
+  | { match: 'mark'; mask: number; values: [number, number][]; negated: boolean }
+  /** names end in `+` or `*` where any continuation is meant */
+  | { match: 'iif' | 'oif'; names: string[]; negated: boolean }
+  | { match: 'family'; family: 'ip' | 'ip6'; negated: boolean }
+  | { match: 'local'; which: 'source' | 'destination'; negated: boolean }
+  | { match: 'ctstate'; states: string[]; negated: boolean }
+  | { match: 'unknown'; text: string };
+
+/** A rule that drops or rejects packets, or a chain whose policy does, with one way to it. */
+export interface DroppingRule extends NatRule {
+  hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
+  /** of the base chain that leads to it; conntrack stands at -200 */
+  priority: number;
+  action: 'drop' | 'reject';
+  /** no rule but the base chain's policy */
+  policy?: true;
+  /** every condition on the way from the base chain to it, its own last */
+  when: RuleCondition[];
+}
+
 /** What a namespace's rules do with packets that leave through a tunnel; see host/rules. */
 export interface RulesFact {
   fact: 'rules';
@@ -135,6 +162,8 @@ export interface RulesFact {
   paths: SnatPath[];
   /** for each tunnel without such a way, why */
   spared: NoSnatPath[];
+  /** rules that drop or reject, in the order in which packets come to them; absent in sessions of before */
+  dropping?: DroppingRule[];
   /** rules that are there and could not be read, one line each */
   unread: string[];
 }

@@ -115,6 +115,7 @@ const PORTS: Record<string, Field> = {
 class SavedRule implements Rule {
   readonly targets: readonly string[];
   readonly marks: boolean;
+  readonly drops: boolean;
   private parsed: Step[] | undefined;
 
   constructor(
@@ -126,6 +127,7 @@ class SavedRule implements Rule {
     const target = / -[jg] (\S+)(?!.* -[jg] )/.exec(text)?.[1] ?? '';
     this.targets = table.chains.has(target) ? [target] : [];
     this.marks = target === 'MARK' || target === 'CONNMARK';
+    this.drops = target === 'DROP' || target === 'REJECT';
   }
 
   get steps(): readonly Step[] {
@@ -226,8 +228,9 @@ function target(name: string, words: string[], goto: boolean, table: Table): Ste
     case 'REDIRECT':
       return [{ do: 'accept' }];
     case 'DROP':
-    case 'REJECT':
       return [{ do: 'drop' }];
+    case 'REJECT':
+      return [{ do: 'reject' }];
     case 'RETURN':
       return [{ do: 'return' }];
     case 'MARK':

@@ -32,6 +32,8 @@ export interface Rule {
   readonly targets: readonly string[];
   /** it may change the mark */
   readonly marks: boolean;
+  /** it may drop or reject a packet */
+  readonly drops: boolean;
 }
 
 export type Step = Match | Action;
@@ -66,7 +68,7 @@ export type Action =
     }
   /** sure: every packet that comes here goes to (the one) target; else to some of them or to none */
   | { do: 'jump' | 'goto'; targets: string[]; sure: boolean }
-  | { do: 'return' | 'accept' | 'drop' };
+  | { do: 'return' | 'accept' | 'drop' | 'reject' };
 
 export type SnatAction = Extract<Action, { do: 'snat' }>;
 

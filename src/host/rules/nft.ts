@@ -73,6 +73,8 @@ export function parseNft(json: string, text: string, skip: ReadonlySet<string>):
       steps,
       targets: actions.flatMap((action) => ('targets' in action ? action.targets : [])),
       marks: actions.some((action) => action.do === 'mark' || action.do === 'mark-unknown'),
+      // a verdict map may drop too
+      drops: /"(drop|reject)":/.test(JSON.stringify(expressions)),
     });
   }
   return [...tables.values()];
@@ -140,7 +142,7 @@ function parseExpression(expression: unknown, mapTargets: (name: string) => stri
     case 'accept':
       return [{ do: kind }];
     case 'reject':
-      return [{ do: 'drop' }];
+      return [{ do: 'reject' }];
     case 'dnat':
     case 'redirect':
       return [{ do: 'accept' }];

@@ -4,6 +4,7 @@ import { parsePeers, parseRoutes } from '../devices.js';
 import { parseIptables } from './iptables.js';
 import type { Table } from './model.js';
 import { parseNft } from './nft.js';
+import { droppingRules } from './dropping.js';
 import { judge, type TunnelEnd } from './paths.js';
 
 /**
@@ -27,7 +28,7 @@ legacy() {
     section "unread legacy $1"; echo "legacy $3 tables: only root may read them"; return
   fi
   tables=
-  for table in mangle nat; do grep -qsx "$table" "/proc/net/$2_names" && tables="$tables $table"; done
+  for table in raw mangle nat filter security; do grep -qsx "$table" "/proc/net/$2_names" && tables="$tables $table"; done
   [ "$tables" ] || return
   save=$(tool legacy "$3")
   if [ "$save" ]; then
@@ -99,7 +100,8 @@ export async function rulesFact(
     name.startsWith('unread') ? [text.trim()] : [],
   );
   const digest = createHash('sha256').update(rulesText(sections)).digest('hex').slice(0, 16);
-  return { fact: 'rules', netns, digest, ...judge(tables, tunnels), unread };
+  const dropping = droppingRules(tables);
+  return { fact: 'rules', netns, digest, ...judge(tables, tunnels), dropping, unread };
 }
 
 /** The device a tunnel's packets are routed to: the tunnel, or the bridge it is a port of. */

@@ -153,7 +153,7 @@ function walkChain(
 /** A state after a rule: null when the next rule is asked. */
 interface Way {
   state: State;
-  decision: Exclude<Action, { do: 'mark' | 'mark-unknown' | 'drop' }> | null;
+  decision: Exclude<Action, { do: 'mark' | 'mark-unknown' | 'drop' | 'reject' }> | null;
 }
 
 function throughRule(
@@ -177,7 +177,7 @@ function throughRule(
     } else if (step.do === 'mark' || step.do === 'mark-unknown') {
       const by = natRule(table, chain, rule);
       current = current.map((state) => remark(state, step, by));
-    } else if (step.do === 'drop') return ways;
+    } else if (step.do === 'drop' || step.do === 'reject') return ways;
     else if (step.do === 'snat') {
       const by = natRule(table, chain, rule);
       for (const state of current) {
