@@ -124,6 +124,7 @@ export async function runLab(
       });
       const session = await openTrace({
         netns: netns ?? [...lab.traced],
+        transient: true,
         ...(options.filter === undefined ? {} : { filter: options.filter }),
       });
       let recorder: FileWriter | null = null;

@@ -20,6 +20,7 @@ export function requireLinux(): void {
 export async function openTrace(options: {
   filter?: string;
   netns?: string[];
+  transient?: boolean;
 }): Promise<LiveTrace> {
   requireLinux();
   const { trace } = await import('../session/live.js');

@@ -49,7 +49,7 @@ export function recordCommand(): Command {
 
 async function record(file: string, command: string[], options: RecordOptions): Promise<number> {
   return untilInterrupted(async (signal) => {
-    const session = await openTrace(options);
+    const session = await openTrace({ ...options, transient: true });
     let recorder: FileWriter;
     try {
       recorder = await FileWriter.create(file, session.header);

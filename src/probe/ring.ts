@@ -60,16 +60,17 @@ export class Ring {
   /**
    * Moves whole records out of the ring, until it is empty or the next one might not fit.
    * @param most bytes, at least those of one record as it was reserved
-   * @returns how many records, and their bytes: memory of the caller's own
+   * @param memory so many bytes to put them, an ArrayBuffer's first; new memory where there is none
+   * @returns how many records, and their bytes
    */
-  take(most: number): { count: number; bytes: Buffer } {
+  take(most: number, memory?: Buffer): { count: number; bytes: Buffer } {
     const { words, quads } = this;
     const mask = words.length - 1;
     const position = Number(this.consumed[0]);
     let left = Number(Atomics.load(this.produced, 0)) - position;
     if (left === 0) return { count: 0, bytes: NOTHING };
-    const bytes = Buffer.allocUnsafeSlow(Math.min(left, most));
-    const target = new BigInt64Array(bytes.buffer);
+    const bytes = memory ?? Buffer.allocUnsafeSlow(Math.min(left, most));
+    const target = new BigInt64Array(bytes.buffer, 0, bytes.length >>> 3);
     let at = (position % this.bytes) >>> 2;
     let moved = position;
     let to = 0;

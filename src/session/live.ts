@@ -42,6 +42,11 @@ export interface TraceOptions {
   ringBytes?: number | undefined;
   /** the node's other facts; HostWatch by default, null: none */
   host?: ((namespaces: () => Namespace[]) => HostSource) | null;
+  /**
+   * A batch's memory becomes the next one's: for who keeps nothing of it. That spares the garbage
+   * collector the events, and a busy node a third of what reading one costs.
+   */
+  transient?: boolean | undefined;
 }
 
 /** A session of this node, as it happens. */
@@ -80,6 +85,8 @@ class LiveSession implements LiveTrace {
   readonly header: SessionHeader;
   private readonly host: HostSource | null;
   private readonly symbols = new Symbols();
+  /** one batch's, where the next one may have it */
+  private readonly memory: Buffer | undefined;
   /** fact records that wait for the next batch */
   private facts: Buffer[] = [];
   /** batches taken when the session was closed */
@@ -104,6 +111,7 @@ class LiveSession implements LiveTrace {
   ) {
     const create = options.host === undefined ? watchHost : options.host;
     this.host = create ? create(() => [...this.namespaces.values()]) : null;
+    this.memory = options.transient ? Buffer.allocUnsafeSlow(BATCH_BYTES) : undefined;
     this.header = describe(probe, options);
   }
 
@@ -185,7 +193,11 @@ class LiveSession implements LiveTrace {
   }
 
   private async takeNow(): Promise<Batch | null> {
-    const { count, bytes: events } = this.probe.ring.take(BATCH_BYTES);
+    // what is taken on closing waits together
+    const { count, bytes: events } = this.probe.ring.take(
+      BATCH_BYTES,
+      this.closed ? undefined : this.memory,
+    );
     await this.introduce(events);
     const facts = this.facts;
     this.facts = [];

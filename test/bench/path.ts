@@ -17,7 +17,7 @@ interface Run {
 
 /** Traces what `traffic` does, writes it to a file and explains it, as `record` does. */
 async function run(network: Network, file: string, traffic: () => Promise<unknown>): Promise<Run> {
-  const session = await trace({ netns: network.names });
+  const session = await trace({ netns: network.names, transient: true });
   const start = performance.now();
   const before = process.cpuUsage();
   const recorder = await FileWriter.create(file, session.header);

@@ -12,6 +12,9 @@ const PRODUCER_RECORDS = 4096;
 const BURST = 2000;
 /** More than the ring takes. */
 const ALL = 1_000_000;
+/** What the consumer in C does, see consumer.c. */
+const LOOKING = 0;
+const COPYING = 1;
 /** Rounds until everything is compiled. */
 const WARM_UP = 2;
 
@@ -55,18 +58,26 @@ export function measureRing(built: Built, records: readonly Buffer[], rounds: nu
       library.consumer_record(index, event);
     });
     const ns = Buffer.alloc(8);
-    const inC = (copying: 0 | 1) => () => {
+    const inC = (copying: number) => () => {
       const count = library.consumer_consume(copying, ns);
       return { count, ns: ns.readDoubleLE(0) };
     };
-    const inJavaScript = () => {
+    const inJavaScript = (memory?: Buffer) => () => {
       const before = cpuNs();
       let count = 0;
-      for (let taken = ring.take(BATCH_BYTES); taken.count > 0; taken = ring.take(BATCH_BYTES))
+      let taken;
+      do {
+        taken = ring.take(BATCH_BYTES, memory);
         count += taken.count;
+      } while (taken.count > 0);
       return { count, ns: cpuNs() - before };
     };
-    const readers = [inC(0), inC(1), inJavaScript];
+    const readers = [
+      inC(LOOKING),
+      inC(COPYING),
+      inJavaScript(Buffer.allocUnsafeSlow(BATCH_BYTES)),
+      inJavaScript(),
+    ];
     let first = 0;
     /** CPU ns of a reader that finds `wanted` events, and how many there were */
     const read = (reader: () => { count: number; ns: number }, wanted: number) => {
@@ -90,7 +101,11 @@ export function measureRing(built: Built, records: readonly Buffer[], rounds: nu
         }
         if (round >= 0) sums.forEach(({ count, ns }, i) => values[i]!.push(ns / count));
       }
-      const [look, copy, js] = values as [number[], number[], number[]];
+      const [look, copy, reusing, fresh] = values as [number[], number[], number[], number[]];
+      const ratio = (of: number[]) => ({
+        of: 'C that copies',
+        value: spread(of.map((value, i) => value / copy[i]!)),
+      });
       const figure = (what: string, of: number[]): Figure => ({
         about: 'ring',
         what: `${what}, ${name}`,
@@ -101,10 +116,11 @@ export function measureRing(built: Built, records: readonly Buffer[], rounds: nu
         figure('libbpf in C, a callback that looks', look),
         figure('libbpf in C, a callback that copies', copy),
         {
-          ...figure('JavaScript, copied', js),
-          ratio: { of: 'C that copies', value: spread(js.map((value, i) => value / copy[i]!)) },
+          ...figure('JavaScript, into the same memory', reusing),
+          ratio: ratio(reusing),
           ...(goal === undefined ? {} : { goal: { ratio: goal } }),
         },
+        { ...figure('JavaScript, into new memory', fresh), ratio: ratio(fresh) },
       ];
     };
     return [
