@@ -199,6 +199,13 @@ export function reverseKey(key: string): string {
   );
 }
 
+/** Source address and port of a key, as a key of their own. */
+export function sourceKey(key: string): string {
+  return key.length === 12
+    ? key.slice(0, 4) + key.slice(8, 10)
+    : key.slice(0, 16) + key.slice(32, 34);
+}
+
 /** Source and destination of a key. */
 export function keyEndpoints(key: string): { source: Endpoint; destination: Endpoint } {
   const bytes = Buffer.from(key, 'latin1');

@@ -1,5 +1,5 @@
-import type { Diagnosis, Outcome, Subject } from './finding.js';
-import type { Query } from './dns-lookups.js';
+import type { NameServerTally, Query, Retry } from './dns-lookups.js';
+import type { Diagnosis, Evidence, Outcome, Subject } from './finding.js';
 import type { Observation } from './observation.js';
 import type { World } from './world.js';
 
@@ -13,6 +13,14 @@ export interface Case {
   readonly attempts: readonly { readonly startedAt: number; readonly message: number }[];
   /** of a DNS lookup, in the order in which they were first sent; else none */
   readonly queries: readonly Query[];
+  /** of a lookup whose answer was truncated: the connection that asks again */
+  readonly retry: Retry | null;
+  /** what takes longer than this is slow, ms */
+  readonly slowMs: number;
+  /** by `address:port`, as clients know it */
+  readonly nameServers: ReadonlyMap<string, NameServerTally>;
+  /** where the latest new conntrack entry took a query to a Service (`address:port`); null: none was seen */
+  translation(service: string): { backend: string; time: number; evidence: Evidence } | null;
   readonly outcome: Outcome;
   /** CLOCK_MONOTONIC ns, 0 while it lasts */
   readonly endedAt: number;

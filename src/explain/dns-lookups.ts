@@ -1,13 +1,22 @@
 import { AT } from '../event/cursor.js';
 import { questionKey, readDns, type DnsMessage } from '../event/dns.js';
-import { reverseKey, tupleKey, type Layer } from '../event/headers.js';
+import {
+  formatEndpoint,
+  keyEndpoints,
+  reverseKey,
+  sourceKey,
+  TCP_ACK,
+  TCP_SYN,
+  tupleKey,
+  type Layer,
+} from '../event/headers.js';
 import { Point } from '../event/point.js';
 import { Exchange, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
-/** A lookup that took longer than this, or needed a repeat, is looked into. */
-const SLOW_MS = 500;
+/** How long an answer that has arrived may still be refused by its socket, ns. */
+const TAKING = 20e6;
 /** How soon after a name that does not exist the next one of the search list is asked for, ns. */
 const NEXT_STEP = 250e6;
 /** Longer than any resolver waits before it repeats (glibc 5 s, options timeout up to 30), ns. */
@@ -35,11 +44,43 @@ export interface Query {
   truncated: boolean;
   /** answer records */
   answers: number;
+  /** the flows it was sent in, as the client's own namespace knows them */
+  sentIn: Set<string>;
+  /** skb of the packet that answered it, while it is on its way to the socket */
+  answeredBy: number;
+}
+
+/** How often a name server was asked and answered so far, in this recording. */
+export interface NameServerTally {
+  asked: number;
+  answered: number;
+}
+
+/** Where new conntrack entries take a Service's queries. */
+export interface Translation {
+  backend: string;
+  /** CLOCK_MONOTONIC ns */
+  time: number;
+  session: number;
+  seq: number;
+}
+
+/** The TCP connection over which a truncated answer is asked for again. */
+export interface Retry {
+  /** client to server, as first seen */
+  flow: string;
+  isn: number;
+  /** CLOCK_MONOTONIC ns */
+  startedAt: number;
+  /** when the SYN-ACK was back; 0: not yet */
+  openedAt: number;
 }
 
 /** A DNS lookup: what one client asks for one name, over all name servers and search-list steps. */
 export class Lookup extends Exchange {
   readonly queries: Query[] = [];
+  /** over TCP, after an answer was truncated */
+  retry: Retry | null = null;
 
   constructor(
     netns: number,
@@ -51,7 +92,16 @@ export class Lookup extends Exchange {
   }
 
   get answered(): boolean {
-    return this.queries.every((query) => query.answeredAt !== 0);
+    return (
+      this.queries.every((query) => query.answeredAt !== 0) &&
+      (this.retry === null || this.retry.openedAt !== 0)
+    );
+  }
+
+  /** CLOCK_MONOTONIC ns; of the last answer */
+  get answeredAt(): number {
+    const last = Math.max(...this.queries.map((query) => query.answeredAt));
+    return Math.max(last, this.retry?.openedAt ?? 0);
   }
 }
 
@@ -61,16 +111,30 @@ interface Known {
   query: number;
 }
 
-/** DNS over UDP: queries tied by flow (in every shape NAT gives it), id and question. */
+/**
+ * DNS over UDP: queries tied by flow (in every shape NAT gives it), id and question, or by client,
+ * id and question alone: an answer may come from another address than the query went to.
+ */
 export class DnsLookups implements Tracker {
+  /** by address and port of the server, as the client knows it */
+  readonly nameServers = new Map<string, NameServerTally>();
+  /** by address and port of a Service: the latest new entry's */
+  readonly translations = new Map<string, Translation>();
   private readonly byKey = new Map<string, Known>();
   /** by client address: the lookups that a further query may belong to, the latest last */
   private readonly recent = new Map<string, Lookup[]>();
+  /** answered lookups whose socket may still refuse the last answer */
+  private readonly ending = new Set<Lookup>();
 
-  constructor(private readonly registry: Registry) {}
+  constructor(
+    private readonly registry: Registry,
+    /** a lookup that took longer than this, or needed a repeat, is looked into, ms */
+    private readonly slowMs: number,
+  ) {}
 
   packet(seen: Seen): void {
     const { cursor, headers, tunnel } = seen;
+    this.settle(seen.time - TAKING);
     const { flow } = headers;
     const at = flow.l4 + 8;
     const end = cursor.base + AT.packet + cursor.packetLength;
@@ -86,12 +150,13 @@ export class DnsLookups implements Tracker {
       lookup.outcome === 'recovered' &&
       lookup.attempts.length === lookup.queries.length &&
       !lookup.dropped &&
-      lookup.delayMs < SLOW_MS
+      lookup.delayMs < this.slowMs
     );
   }
 
   forget(exchange: Exchange): void {
     const lookup = exchange as Lookup;
+    this.ending.delete(lookup);
     for (const key of lookup.keys)
       if (this.byKey.get(key)?.lookup === lookup) this.byKey.delete(key);
     const recent = this.recent.get(lookup.client)?.filter((other) => other !== lookup) ?? [];
@@ -99,7 +164,45 @@ export class DnsLookups implements Tracker {
     else this.recent.delete(lookup.client);
   }
 
+  /** Ends the lookups whose last answer came before `time`, CLOCK_MONOTONIC ns. */
+  settle(time = Infinity): void {
+    for (const lookup of this.ending) {
+      if (lookup.answeredAt > time) break;
+      this.ending.delete(lookup);
+      if (lookup.answered) this.end(lookup);
+    }
+  }
+
+  /** A SYN or its answer on port 53: the same question again, after an answer was truncated. */
+  retried({ cursor, headers, session, time, point }: Seen): void {
+    const { flow } = headers;
+    const { bytes } = cursor;
+    const handshake = flow.flags & (TCP_SYN | TCP_ACK);
+    if (handshake === TCP_SYN) {
+      const key = flow.key(bytes);
+      const lookup = this.recent
+        .get(addressOf(key))
+        ?.findLast((other) => other.queries.some((q) => q.truncated) && asks(other, key));
+      if (!lookup) return;
+      const isn = flow.seq(bytes);
+      lookup.retry ??= { flow: key, isn, startedAt: time, openedAt: 0 };
+      if (lookup.retry.isn === isn) lookup.add(cursor, session, time);
+    } else if (handshake !== 0) {
+      const key = flow.reverseKey(bytes);
+      const isn = (flow.ack(bytes) - 1) >>> 0;
+      const lookup = this.recent
+        .get(addressOf(key))
+        ?.findLast(({ retry }) => retry?.flow === key && retry.isn === isn);
+      if (!lookup?.retry) return;
+      lookup.add(cursor, session, time);
+      if (point === Point['packet.drop'] || cursor.netns !== lookup.netns) return;
+      lookup.retry.openedAt ||= time;
+      if (lookup.answered) this.ending.add(lookup);
+    }
+  }
+
   expire(now: number): void {
+    this.settle(now - TAKING);
     for (const exchange of this.registry.open) {
       if (exchange.kind !== 'dns-lookup') continue;
       const lookup = exchange as Lookup;
@@ -118,18 +221,31 @@ export class DnsLookups implements Tracker {
   ): void {
     const { bytes, base } = cursor;
     const question = questionKey(bytes, at, end);
-    const key = flow.key(bytes) + question;
-    let known = this.byKey.get(key);
+    const own = flow.key(bytes);
+    const key = own + question;
+    const client = sourceKey(own) + question;
+    let known = this.byKey.get(key) ?? this.byKey.get(client);
     let original = '';
     let translated = '';
     if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
       original = tupleKey(bytes, base + AT.original) + question;
       translated = reverseKey(tupleKey(bytes, base + AT.reply)) + question;
       known ??= this.byKey.get(original) ?? this.byKey.get(translated);
+      if (point === Point['nat.setup'] && (cursor.ctStatus & IPS_DST_NAT) !== 0)
+        this.translations.set(
+          formatEndpoint(keyEndpoints(tupleKey(bytes, base + AT.original)).destination),
+          {
+            backend: formatEndpoint(keyEndpoints(tupleKey(bytes, base + AT.reply)).source),
+            time,
+            session,
+            seq: cursor.seq,
+          },
+        );
     }
     known ??= this.ask(flow, bytes, cursor.netns, time, readDns(bytes, at, end)!);
     const { lookup, query } = known;
     this.alias(key, known);
+    this.alias(client, known);
     if (original) {
       this.alias(original, known);
       this.alias(translated, known);
@@ -139,6 +255,10 @@ export class DnsLookups implements Tracker {
     const previous = lookup.attempts.length;
     if (!drop || !lookup.attempts.some((attempt) => attempt.message === query)) {
       const again = lookup.arrive(placeOf(cursor), ipId, time, query);
+      if (again && cursor.netns === lookup.netns) {
+        lookup.queries[query]!.sentIn.add(own);
+        this.tally(own).asked++;
+      }
       if (again && previous > 0) this.registry.judge(lookup);
     }
     if (lookup.sock === 0) lookup.sock = cursor.sock;
@@ -157,24 +277,40 @@ export class DnsLookups implements Tracker {
   ): void {
     const { bytes } = cursor;
     const question = questionKey(bytes, at, end);
-    const known = this.byKey.get(reverseKey(flow.key(bytes)) + question);
+    const asked = reverseKey(flow.key(bytes));
+    const known = this.byKey.get(asked + question) ?? this.byKey.get(sourceKey(asked) + question);
     if (!known) return;
     const { lookup } = known;
     const query = lookup.queries[known.query]!;
     lookup.add(cursor, session, time, lookup.attemptOf(0, known.query));
     if (point === Point['packet.drop']) {
+      // After its answer a socket is gone, and what comes to it late does no harm.
+      if (query.answeredAt !== 0 && query.answeredBy !== cursor.skb) return;
+      query.answeredAt = 0;
+      this.ending.delete(lookup);
       lookup.dropped = true;
       this.registry.judge(lookup);
     } else if (cursor.netns === lookup.netns && query.answeredAt === 0) {
+      // Another address than the one that was asked is no answer, unless NAT will mend that.
+      const original = cursor.ct ? tupleKey(bytes, cursor.base + AT.original) : '';
+      if (!query.sentIn.has(asked) && this.byKey.get(original + question) !== known) return;
       const { rcode, truncated, answers } = readDns(bytes, at, end)!;
-      Object.assign(query, { answeredAt: time, rcode, truncated, answers });
-      if (lookup.answered && !mayGoOn(lookup)) this.end(lookup);
+      Object.assign(query, { answeredAt: time, answeredBy: cursor.skb, rcode, truncated, answers });
+      if (query.sentIn.has(asked)) this.tally(asked).answered++;
+      if (lookup.answered && !mayGoOn(lookup)) this.ending.add(lookup);
     }
+  }
+
+  private tally(flow: string): NameServerTally {
+    const server = formatEndpoint(keyEndpoints(flow).destination);
+    let tally = this.nameServers.get(server);
+    if (!tally) this.nameServers.set(server, (tally = { asked: 0, answered: 0 }));
+    return tally;
   }
 
   /** The lookup that a new question belongs to: A with AAAA, another server, the next search-list step, or a new one. */
   private ask(flow: Layer, bytes: Buffer, netns: number, time: number, message: DnsMessage): Known {
-    const client = flow.key(bytes).slice(0, flow.version === 4 ? 4 : 16);
+    const client = addressOf(flow.key(bytes));
     const recent = this.recent.get(client) ?? [];
     let lookup = recent.findLast((other) => continues(other, message, flow.sport, time));
     if (!lookup) {
@@ -194,6 +330,8 @@ export class DnsLookups implements Tracker {
       rcode: 0,
       truncated: false,
       answers: 0,
+      sentIn: new Set(),
+      answeredBy: 0,
     });
     return { lookup, query: lookup.queries.length - 1 };
   }
@@ -205,9 +343,20 @@ export class DnsLookups implements Tracker {
   }
 
   private end(lookup: Lookup): void {
-    const last = Math.max(...lookup.queries.map((query) => query.answeredAt));
-    this.registry.close(lookup, last, 'recovered');
+    this.registry.close(lookup, lookup.answeredAt, 'recovered');
   }
+}
+
+/** The source address of a flow's key. */
+function addressOf(key: string): string {
+  return key.slice(0, key.length === 12 ? 4 : 16);
+}
+
+/** Was the flow's destination address asked by the lookup? */
+function asks(lookup: Lookup, flow: string): boolean {
+  const n = addressOf(flow).length;
+  const server = flow.slice(n, 2 * n);
+  return lookup.queries.some((q) => [...q.sentIn].some((key) => key.slice(n, 2 * n) === server));
 }
 
 /** Another search-list step may follow a name that does not exist, TCP a truncated answer. */

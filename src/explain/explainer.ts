@@ -8,7 +8,7 @@ import type { Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
 import { DnsLookups, Lookup } from './dns-lookups.js';
 import { TcpConnects } from './tcp-connects.js';
-import type { Registry, Tracker } from './tracker.js';
+import type { Registry, Seen, Tracker } from './tracker.js';
 import { unexplained } from './unexplained.js';
 import { World } from './world.js';
 import { count, toMicroseconds } from './wording.js';
@@ -22,6 +22,7 @@ const MAX_OPEN = 50_000;
 const LOSS_DELAY = 1.5e9;
 
 const EVENT_TUNNEL = 32;
+const DNS_PORT = 53;
 
 interface Source {
   id: string;
@@ -36,6 +37,11 @@ interface Source {
   records: number;
   events: number;
   lastTime: number;
+}
+
+export interface ExplainerOptions {
+  /** what takes longer than this is looked into, ms; 500 if not told */
+  slowMs?: number;
 }
 
 type FindingBody = Omit<Finding, 'id' | 'revision'>;
@@ -60,8 +66,9 @@ export class Explainer implements Registry {
   private readonly worlds: World[];
   private readonly headers = new Headers();
   private readonly trackers = new Map<Exchange, Tracker>();
-  private readonly tcp = new TcpConnects(this);
-  private readonly dns = new DnsLookups(this);
+  private readonly slowMs: number;
+  private readonly tcp: TcpConnects;
+  private readonly dns: DnsLookups;
   private readonly published = new Map<string, Published>();
   private readonly unexplained_: Unexplained[] = [];
   private unexplainedTaken = 0;
@@ -77,7 +84,11 @@ export class Explainer implements Registry {
   constructor(
     headers: SessionHeader | readonly SessionHeader[],
     private readonly diagnosers: readonly Diagnoser[],
+    options: ExplainerOptions = {},
   ) {
+    this.slowMs = options.slowMs ?? 500;
+    this.tcp = new TcpConnects(this, this.slowMs);
+    this.dns = new DnsLookups(this, this.slowMs);
     const list: readonly SessionHeader[] = Array.isArray(headers) ? headers : [headers];
     const byBoot = new Map<string, { world: World; owners: Map<number, number> }>();
     this.sources = list.map((header) => {
@@ -130,6 +141,7 @@ export class Explainer implements Registry {
 
   /** The session ended: what is still open is judged as it stands. */
   finish(): Finding[] {
+    this.dns.settle();
     for (const exchange of [...this.open].sort((a, b) => a.startedAt - b.startedAt || a.id - b.id))
       this.close(exchange, 0);
     return this.take();
@@ -213,7 +225,10 @@ export class Explainer implements Registry {
     if (flow.l4 < 0) return;
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
-    tracker?.packet({ cursor, headers, session, time, point, tunnel });
+    const seen: Seen = { cursor, headers, session, time, point, tunnel };
+    tracker?.packet(seen);
+    if (tracker === this.tcp && (flow.dport === DNS_PORT || flow.sport === DNS_PORT))
+      this.dns.retried(seen);
   }
 
   begin(exchange: Exchange, tracker: Tracker): void {
@@ -316,6 +331,15 @@ export class Explainer implements Registry {
       startedAt: exchange.startedAt,
       attempts: exchange.attempts,
       queries: exchange instanceof Lookup ? exchange.queries : [],
+      retry: exchange instanceof Lookup ? exchange.retry : null,
+      slowMs: this.slowMs,
+      nameServers: this.dns.nameServers,
+      translation: (service) => {
+        const known = this.dns.translations.get(service);
+        if (!known) return null;
+        const { backend, time, session, seq } = known;
+        return { backend, time, evidence: { session: sources[session]!.id, seq } };
+      },
       outcome: exchange.outcome,
       endedAt: exchange.endedAt,
       netns: exchange.netns,

@@ -1,12 +1,18 @@
 import { AT, type Cursor } from '../event/cursor.js';
-import { reverseKey, TCP_ACK, TCP_RST, TCP_SYN, tupleKey, type Layer } from '../event/headers.js';
+import {
+  reverseKey,
+  sourceKey,
+  TCP_ACK,
+  TCP_RST,
+  TCP_SYN,
+  tupleKey,
+  type Layer,
+} from '../event/headers.js';
 import { Point } from '../event/point.js';
 import { Exchange, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
-/** A connect that took longer than this, or needed a second SYN, is looked into. */
-const SLOW_MS = 500;
 /** Sockets between connect() and their first SYN. */
 const MAX_PENDING_SOCKETS = 4096;
 
@@ -20,13 +26,30 @@ interface PendingSocket {
   time: number;
 }
 
+/** A TCP connect. */
+class Connect extends Exchange {
+  constructor(
+    isn: number,
+    netns: number,
+    startedAt: number,
+    /** the flow of its first SYN, as first seen; '' when none was */
+    readonly flow: string,
+  ) {
+    super('tcp-connect', isn, netns, startedAt);
+  }
+}
+
 /** TCP connects: the SYNs with one initial sequence number, in every shape NAT gives their flow. */
 export class TcpConnects implements Tracker {
-  private readonly byKey = new Map<string, Exchange>();
-  private readonly bySocket = new Map<number, Exchange>();
+  private readonly byKey = new Map<string, Connect>();
+  private readonly bySocket = new Map<number, Connect>();
   private readonly pending = new Map<number, PendingSocket>();
 
-  constructor(private readonly registry: Registry) {}
+  constructor(
+    private readonly registry: Registry,
+    /** a connect that took longer than this, or needed a second SYN, is looked into, ms */
+    private readonly slowMs: number,
+  ) {}
 
   packet(seen: Seen): void {
     const { flow } = seen.headers;
@@ -40,7 +63,7 @@ export class TcpConnects implements Tracker {
       connect.outcome === 'recovered' &&
       connect.attempts.length <= 1 &&
       !connect.dropped &&
-      connect.delayMs < SLOW_MS
+      connect.delayMs < this.slowMs
     );
   }
 
@@ -81,7 +104,7 @@ export class TcpConnects implements Tracker {
       // No SYN of it was ever seen: it failed before the first point, or was not wanted.
       this.pending.delete(sock);
       if (to === TCP_ESTABLISHED) return;
-      connect = this.begin(0, cursor.netns, pending.time);
+      connect = this.begin(0, cursor.netns, pending.time, '');
       connect.addRecord(pending.record, pending.session, pending.seq);
     }
     if (!connect) return;
@@ -101,19 +124,22 @@ export class TcpConnects implements Tracker {
   private syn({ cursor, session, time, point, tunnel, headers }: Seen, flow: Layer): void {
     const { bytes, base } = cursor;
     const isn = flow.seq(bytes);
-    const key = keyOf(flow.key(bytes), isn);
-    let connect = this.byKey.get(key);
+    const own = flow.key(bytes);
+    const key = keyOf(own, isn);
+    const client = keyOf(sourceKey(own), isn);
+    let connect = this.byKey.get(key) ?? this.byKey.get(client);
     // The entry of a tunnel packet is that of the tunnel.
     if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
       const original = keyOf(tupleKey(bytes, base + AT.original), isn);
       const translated = keyOf(reverseKey(tupleKey(bytes, base + AT.reply)), isn);
       connect ??= this.byKey.get(original) ?? this.byKey.get(translated);
-      connect ??= this.begin(isn, cursor.netns, time);
+      connect ??= this.begin(isn, cursor.netns, time, own);
       this.alias(connect, original);
       this.alias(connect, translated);
     }
-    connect ??= this.begin(isn, cursor.netns, time);
+    connect ??= this.begin(isn, cursor.netns, time, own);
     this.alias(connect, key);
+    this.alias(connect, client);
 
     const drop = point === Point['packet.drop'];
     const ipId = headers.flow.identification(bytes);
@@ -134,9 +160,17 @@ export class TcpConnects implements Tracker {
   private answer({ cursor, session, time, point }: Seen, flow: Layer, reset: boolean): void {
     const { bytes } = cursor;
     const isn = (flow.ack(bytes) - 1) >>> 0;
-    const connect = this.byKey.get(keyOf(flow.reverseKey(bytes), isn));
+    const asked = flow.reverseKey(bytes);
+    let connect = this.byKey.get(keyOf(asked, isn)) ?? this.byKey.get(keyOf(sourceKey(asked), isn));
+    const refused = reset && !connect;
+    if (refused) connect = this.refusedBy(flow.key(bytes), flow.seq(bytes));
     if (!connect) return;
     connect.add(cursor, session, time);
+    if (refused) {
+      // The client's own RST: the answer came from an address that it did not call.
+      this.registry.judge(connect);
+      return;
+    }
     if (reset) connect.reset = true;
     // A local socket tells by its state when the answer was taken; without one, the answer is there
     // when it is back where the SYN came from.
@@ -144,25 +178,32 @@ export class TcpConnects implements Tracker {
       !reset &&
       connect.sock === 0 &&
       cursor.netns === connect.netns &&
+      (asked === connect.flow || cursor.ct !== 0) &&
       point !== Point['packet.drop']
     )
       this.registry.close(connect, time, 'recovered');
   }
 
-  private begin(isn: number, netns: number, time: number): Exchange {
-    const connect = new Exchange('tcp-connect', isn, netns, time);
+  /** The connect whose client refuses an answer: its RST bears the number that was acknowledged. */
+  private refusedBy(flow: string, seq: number): Connect | undefined {
+    const isn = (seq - 1) >>> 0;
+    return this.byKey.get(keyOf(flow, isn)) ?? this.byKey.get(keyOf(sourceKey(flow), isn));
+  }
+
+  private begin(isn: number, netns: number, time: number, flow: string): Connect {
+    const connect = new Connect(isn, netns, time, flow);
     this.registry.begin(connect, this);
     return connect;
   }
 
-  private alias(connect: Exchange, key: string): void {
+  private alias(connect: Connect, key: string): void {
     if (this.byKey.get(key) === connect) return;
     this.byKey.set(key, connect);
     connect.keys.push(key);
   }
 
   /** Ties the socket that connect() was called on to the exchange of its first SYN. */
-  private adopt(connect: Exchange, sock: number): void {
+  private adopt(connect: Connect, sock: number): void {
     if (sock === 0 || connect.sock !== 0) return;
     const pending = this.pending.get(sock);
     if (!pending) return;
