@@ -33,7 +33,7 @@ export class Exchange {
   /** cached for the diagnosis, invalid when records were added */
   private decoded: Observation[] | null = null;
   private readonly entries: Entry[] = [];
-  private arena = Buffer.allocUnsafeSlow(4096);
+  private arena = Buffer.allocUnsafe(ARENA_BYTES);
   private used = 0;
 
   /** running number, given by the explainer */
@@ -103,7 +103,7 @@ export class Exchange {
     if (this.entries.length >= MAX_RECORDS) return;
     const size = record.length;
     if (this.used + size > this.arena.length) {
-      const larger = Buffer.allocUnsafeSlow(Math.max(this.arena.length * 2, this.used + size));
+      const larger = Buffer.allocUnsafe(Math.max(this.arena.length * 2, this.used + size));
       this.arena.copy(larger, 0, 0, this.used);
       this.arena = larger;
     }
@@ -144,6 +144,8 @@ export interface Attempt {
 }
 
 const MAX_RECORDS = 4096;
+/** A third of what a healthy connect on one node takes: many that fail at once stay small. */
+const ARENA_BYTES = 1024;
 const EVENT_TUNNEL = 32;
 
 /** Namespace, device, point, hook and layer of an event as one number below 2^53. */

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 
 const NEWLINE = 10;
 /** Kernel addresses have their upper 16 bits set: without them they are exact as numbers. */
@@ -6,6 +6,8 @@ const BASE = 0xffff000000000000n;
 const DIGITS = 12;
 /** No function is longer: an address so far behind a symbol belongs to a module loaded later. */
 const LONGEST = 1 << 20;
+/** Most tables fit. */
+const TEXT_BYTES = 8 << 20;
 
 interface Table {
   text: Buffer;
@@ -67,7 +69,7 @@ function nameIn({ text, addresses, lines }: Table, address: string): string | nu
 }
 
 async function readTable(path: string): Promise<Table> {
-  const text = await readFile(path).catch(() => Buffer.alloc(0));
+  const text = await readPieces(path).catch(() => Buffer.alloc(0));
   let lines = 0;
   for (let at = text.indexOf(NEWLINE); at >= 0; at = text.indexOf(NEWLINE, at + 1)) lines++;
   const table = { text, addresses: new Float64Array(lines), lines: new Uint32Array(lines) };
@@ -90,4 +92,21 @@ async function readTable(path: string): Promise<Table> {
   table.addresses = table.addresses.slice(0, count);
   table.lines = table.lines.slice(0, count);
   return table;
+}
+
+/** The kernel gives a page at a time; readFile would allocate sixteen for each. */
+async function readPieces(path: string): Promise<Buffer> {
+  const file = await open(path);
+  try {
+    let text = Buffer.allocUnsafeSlow(TEXT_BYTES);
+    let used = 0;
+    for (;;) {
+      const { bytesRead } = await file.read(text, used, text.length - used);
+      if (bytesRead === 0) return text.subarray(0, used);
+      used += bytesRead;
+      if (used === text.length) text = Buffer.concat([text], 2 * used);
+    }
+  } finally {
+    await file.close();
+  }
 }
