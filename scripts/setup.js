@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 
 const FFI = 'node_modules/ffi-napi/build/Release/ffi_bindings.node';
 const BUILT = 'dist/.sources';
+const PAGE = 'scripts/page.js';
 
 /** Debian's and Ubuntu's package, what for, and what shows that it is there already. */
 const RUN_TIME = [
@@ -38,6 +39,7 @@ const TEST = [
   { name: 'podman', why: 'builds and runs the container image', command: 'podman' },
   { name: 'runc', why: 'runs the container image', command: 'runc' },
   { name: 'debootstrap', why: 'makes a base for the container image', command: 'debootstrap' },
+  { name: 'chromium', why: 'shows the page', command: 'chromium' },
   { name: 'tshark', why: 'reads exported packets', command: 'tshark' },
   { name: 'jq', why: 'reads exported records', command: 'jq' },
   {
@@ -181,19 +183,25 @@ function linkCommand() {
 
 // --- build
 
-/** Compiles TypeScript when a source has changed since the last time. */
+/** Compiles TypeScript and builds the page when a source has changed since the last time. */
 function build() {
-  const sources = ['src', 'test', 'scripts'].flatMap(filesUnder).filter((f) => f.endsWith('.ts'));
+  const files = ['src', 'test', 'scripts'].flatMap(filesUnder);
+  const sources = files.filter((file) => file.endsWith('.ts'));
+  const page = files.filter((file) => file.startsWith('src/web/') && !file.endsWith('.ts'));
   const hash = createHash('sha256');
-  for (const file of ['tsconfig.json', 'package-lock.json', ...sources])
+  for (const file of ['tsconfig.json', 'package-lock.json', PAGE, ...sources, ...page])
     hash.update(`${file}\0`).update(fs.readFileSync(file)).update('\0');
   const digest = hash.digest('hex');
   if (fs.existsSync(BUILT) && fs.readFileSync(BUILT, 'utf8') === digest) return;
   say('compiling');
   fs.rmSync(BUILT, { force: true });
   removeOrphans(new Set(sources));
-  const tsc = run(process.execPath, ['node_modules/.bin/tsc', '-p', '.']);
-  if (tsc.status !== 0) fail('the sources do not compile', tsc.stdout + tsc.stderr);
+  for (const project of ['.', 'src/web']) {
+    const tsc = run(process.execPath, ['node_modules/.bin/tsc', '-p', project]);
+    if (tsc.status !== 0) fail('the sources do not compile', tsc.stdout + tsc.stderr);
+  }
+  const built = run(process.execPath, [PAGE]);
+  if (built.status !== 0) fail('the page cannot be built', built.stdout + built.stderr);
   fs.writeFileSync(BUILT, digest);
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /**
- * `node scripts/test.js [unit] [live]`: sets up, checks style, runs these tests. All is run, also
- * after a failure; exit 1 when anything failed, or, with CI in the environment, when a live test
- * was skipped.
+ * `node scripts/test.js [unit] [replay] [live] [web]`: sets up, checks style, runs these tests. All
+ * is run, also after a failure; exit 1 when anything failed, or, with CI in the environment, when a
+ * live test was skipped.
  */
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';

@@ -159,7 +159,11 @@ export function isEvent(cursor: Cursor): boolean {
 }
 
 /** The row of the event at the cursor. */
-export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey): EventRow {
+export function eventRow(
+  cursor: Cursor,
+  header: SessionHeader,
+  survey: Pick<Survey, 'world' | 'proofs'>,
+): EventRow {
   const record = cursor.bytes.subarray(cursor.base, cursor.base + cursor.size);
   const evidence = { session: header.id, seq: cursor.seq };
   const o = new Observation(record, evidence, survey.world, 0);
@@ -222,7 +226,7 @@ export function eventRow(cursor: Cursor, header: SessionHeader, survey: Survey):
 }
 
 /** Claims of findings that this record proves. */
-export function proofRows(seq: number, survey: Survey): ProofRow[] {
+export function proofRows(seq: number, survey: Pick<Survey, 'proofs'>): ProofRow[] {
   const proofs = survey.proofs.get(seq) ?? [];
   return proofs.map(({ finding, claim }) => ({
     finding: finding.id,
