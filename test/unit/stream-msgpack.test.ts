@@ -9,8 +9,9 @@ describe('messages of the stream', () => {
   test('come back as they were', () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue({ maxDepth: 4 })), (value) => {
-        const expected = JSON.parse(JSON.stringify(value)) as Record<string, unknown>;
-        delete expected['__proto__'];
+        // msgpackr renames __proto__, at any depth, so that no message can set a prototype
+        const text = JSON.stringify(value).replaceAll('__proto__', 'proto');
+        const expected = JSON.parse(text) as Record<string, unknown>;
         const got = unpack(pack(expected)) as object;
         assert.deepEqual(JSON.parse(JSON.stringify(got)), expected);
       }),
