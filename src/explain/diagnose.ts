@@ -1,3 +1,4 @@
+import type { Endpoint } from '../event/headers.js';
 import type { NameServerTally, Query, Retry } from './dns-lookups.js';
 import type { Diagnosis, Evidence, Outcome, Subject } from './finding.js';
 import type { Observation } from './observation.js';
@@ -21,6 +22,11 @@ export interface Case {
   readonly nameServers: ReadonlyMap<string, NameServerTally>;
   /** where the latest new conntrack entry took a query to a Service (`address:port`); null: none was seen */
   translation(service: string): { backend: string; time: number; evidence: Evidence } | null;
+  /**
+   * The other conntrack entries, of this exchange or any, that were seen with the same original or
+   * reply tuple as the observation's, in its namespace and zone; the oldest first.
+   */
+  rivals(observation: Observation, which: 'original' | 'reply'): readonly Rival[];
   readonly outcome: Outcome;
   /** CLOCK_MONOTONIC ns, 0 while it lasts */
   readonly endedAt: number;
@@ -34,6 +40,20 @@ export interface Case {
   attached(point: string): boolean;
   /** name of a drop reason on the kernel that recorded the observation */
   reasonName(observation: Observation): string;
+}
+
+/** A conntrack entry that has a tuple which another one wants. Times: CLOCK_MONOTONIC ns. */
+export interface Rival {
+  readonly original: { readonly source: Endpoint; readonly destination: Endpoint };
+  readonly reply: { readonly source: Endpoint; readonly destination: Endpoint };
+  readonly firstSeen: number;
+  readonly lastSeen: number;
+  /** when it was first seen in the table; 0: never */
+  readonly insertedAt: number;
+  /** what shows its tuples */
+  readonly translated: Evidence[];
+  /** what shows it in the table */
+  readonly inserted: Evidence[];
 }
 
 /** A known cause: looks at one exchange and says whether it explains it. */

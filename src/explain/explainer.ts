@@ -1,10 +1,11 @@
 import { AT, Cursor } from '../event/cursor.js';
-import { Headers, IPPROTO_TCP, IPPROTO_UDP } from '../event/headers.js';
+import { Headers, IPPROTO_TCP, IPPROTO_UDP, keyEndpoints } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
-import type { Case, Diagnoser } from './diagnose.js';
+import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
+import type { Case, Diagnoser, Rival } from './diagnose.js';
 import type { Exchange } from './exchange.js';
-import type { Finding, Lost, Report, Subject, Unexplained } from './finding.js';
+import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
 import { DnsLookups, Lookup } from './dns-lookups.js';
 import { TcpConnects } from './tcp-connects.js';
@@ -28,6 +29,8 @@ interface Source {
   id: string;
   header: SessionHeader;
   world: World;
+  /** shared, as the world is, by the sessions of one boot */
+  entries: ConntrackEntries;
   /** namespace → session that is believed about it; shared by the sessions of one boot */
   owners: Map<number, number>;
   cursor: Cursor;
@@ -90,13 +93,17 @@ export class Explainer implements Registry {
     this.tcp = new TcpConnects(this, this.slowMs);
     this.dns = new DnsLookups(this, this.slowMs);
     const list: readonly SessionHeader[] = Array.isArray(headers) ? headers : [headers];
-    const byBoot = new Map<string, { world: World; owners: Map<number, number> }>();
+    const byBoot = new Map<string, Pick<Source, 'world' | 'entries' | 'owners'>>();
     this.sources = list.map((header) => {
       let machine = byBoot.get(header.boot);
       if (!machine)
         byBoot.set(
           header.boot,
-          (machine = { world: new World(), owners: new Map<number, number>() }),
+          (machine = {
+            world: new World(),
+            entries: new ConntrackEntries(),
+            owners: new Map<number, number>(),
+          }),
         );
       return {
         id: header.id,
@@ -223,6 +230,7 @@ export class Explainer implements Registry {
     if (!headers.parse(cursor.bytes, cursor.base + AT.packet, cursor.packetLength, tunnel)) return;
     const { flow } = headers;
     if (flow.l4 < 0) return;
+    if (!tunnel) this.sources[session]!.entries.see(cursor, session, time);
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
     const seen: Seen = { cursor, headers, session, time, point, tunnel };
@@ -340,6 +348,7 @@ export class Explainer implements Registry {
         const { backend, time, session, seq } = known;
         return { backend, time, evidence: { session: sources[session]!.id, seq } };
       },
+      rivals: (observation, which) => this.rivals(observation, which),
       outcome: exchange.outcome,
       endedAt: exchange.endedAt,
       netns: exchange.netns,
@@ -352,6 +361,31 @@ export class Explainer implements Registry {
           observation.reason
         ] ?? `reason ${observation.reason}`,
     };
+  }
+
+  private rivals({ ct, netns, evidence }: Observation, which: 'original' | 'reply'): Rival[] {
+    if (!ct) return [];
+    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
+    const proof = (at: SeenEntry['inserted']): Evidence[] =>
+      at ? [{ session: this.sources[at.session]!.id, seq: at.seq }] : [];
+    const tuple = which === 'original' ? ct.originalKey : ct.replyKey;
+    const address = parseInt(ct.id, 16);
+    return entries
+      .having(netns, ct.zone, tuple)
+      .filter((other) =>
+        which === 'original'
+          ? other.originalKey === tuple && other.address !== address
+          : other.replyKey === tuple && other.originalKey !== ct.originalKey,
+      )
+      .map((other) => ({
+        original: keyEndpoints(other.originalKey),
+        reply: keyEndpoints(other.replyKey),
+        firstSeen: other.firstSeen,
+        lastSeen: other.lastSeen,
+        insertedAt: other.insertedAt,
+        translated: proof(other.translated),
+        inserted: proof(other.inserted),
+      }));
   }
 
   /** Losses are reported about once a second: one a second later may lie in the window too. */

@@ -29,3 +29,8 @@ export function toMicroseconds(ms: number): number {
 export function count(n: number, noun: string): string {
   return `${n} ${noun}${n === 1 ? '' : 's'}`;
 }
+
+/** `29 µs`, else as `duration` says it. */
+export function shortDuration(ms: number): string {
+  return ms < 1 ? `${Math.round(ms * 1000)} µs` : duration(ms);
+}

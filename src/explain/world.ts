@@ -101,6 +101,22 @@ export class World {
     return Number.isFinite(value) ? value : null;
   }
 
+  /**
+   * How far a counter of a namespace rose over a stretch of time: from its last sample before to its
+   * first after. 0 also where it is not sampled; what else moved it is not known.
+   */
+  rise(netns: number, name: string, from: number, to: number): Known<number> | null {
+    const samples = this.counters
+      .get(netns)
+      ?.filter(({ fact }, i) => i === 0 || name in fact.values);
+    const [first] = samples ?? [];
+    if (!samples || !first) return null;
+    const before = samples.findLast(({ time }) => time <= from) ?? first;
+    const after = samples.find(({ time }) => time >= to) ?? samples.at(-1)!;
+    const rise = (after.fact.values[name] ?? 0) - (before.fact.values[name] ?? 0);
+    return { fact: Math.max(rise, 0), time: after.time, evidence: after.evidence };
+  }
+
   process(pid: number): ProcessFact | null {
     return this.processes.get(pid) ?? null;
   }

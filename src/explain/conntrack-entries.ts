@@ -1,0 +1,122 @@
+import { AT, type Cursor } from '../event/cursor.js';
+import { tupleKey } from '../event/headers.js';
+import { IPS_CONFIRMED, IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
+
+/** Entries remembered; the oldest is forgotten first. */
+const MAX_ENTRIES = 32_768;
+
+/** A record of one of the sessions that are explained together. */
+interface RecordAt {
+  session: number;
+  seq: number;
+}
+
+/** A translated conntrack entry, as the packets that bore it show it. Times: CLOCK_MONOTONIC ns. */
+export interface SeenEntry {
+  readonly netns: number;
+  readonly zone: number;
+  /** its address: an identity only while it lives */
+  readonly address: number;
+  readonly originalKey: string;
+  /** changes until source NAT is set up */
+  replyKey: string;
+  readonly firstSeen: number;
+  lastSeen: number;
+  /** when it was first seen in the table; 0: never */
+  insertedAt: number;
+  /** the event that shows its final tuples first, and the one that shows it in the table */
+  translated: RecordAt;
+  inserted: RecordAt | null;
+}
+
+/**
+ * The translated conntrack entries of the recent past, found by either tuple: who else had the tuple
+ * that an entry could not get? Bounded; packets of established entries cost one look-up.
+ */
+export class ConntrackEntries {
+  private readonly byAddress = new Map<number, SeenEntry>();
+  private readonly byTuple = new Map<string, SeenEntry[]>();
+  /** in the order of their making */
+  private readonly all = new Set<SeenEntry>();
+
+  /** Notes the entry that the cursor's packet bears. */
+  see(cursor: Cursor, session: number, time: number): void {
+    const status = cursor.ctStatus;
+    if (cursor.ct === 0 || (status & (IPS_SRC_NAT | IPS_DST_NAT)) === 0) return;
+    const { bytes, base } = cursor;
+    const confirmed = (status & IPS_CONFIRMED) !== 0;
+    const originalKey = tupleKey(bytes, base + AT.original);
+    let entry = this.byAddress.get(cursor.ct);
+    // Addresses are used again at once: an entry that was in the table and is not, is another one.
+    if (
+      entry &&
+      (entry.originalKey !== originalKey ||
+        entry.netns !== cursor.netns ||
+        (entry.insertedAt !== 0 && !confirmed))
+    )
+      entry = undefined;
+    if (!entry) {
+      entry = {
+        netns: cursor.netns,
+        zone: cursor.u16(AT.ct_zone),
+        address: cursor.ct,
+        originalKey,
+        replyKey: tupleKey(bytes, base + AT.reply),
+        firstSeen: time,
+        lastSeen: time,
+        insertedAt: 0,
+        translated: { session, seq: cursor.seq },
+        inserted: null,
+      };
+      this.add(entry);
+    }
+    entry.lastSeen = time;
+    if (entry.insertedAt !== 0) return;
+    const replyKey = tupleKey(bytes, base + AT.reply);
+    if (replyKey !== entry.replyKey) {
+      this.unlist(entry, entry.replyKey);
+      entry.replyKey = replyKey;
+      entry.translated = { session, seq: cursor.seq };
+      this.list(entry, replyKey);
+    }
+    if (confirmed) {
+      entry.insertedAt = time;
+      entry.inserted = { session, seq: cursor.seq };
+    }
+  }
+
+  /** The entries of a namespace and zone that have this tuple, in either direction, the oldest first. */
+  having(netns: number, zone: number, tuple: string): readonly SeenEntry[] {
+    const list = this.byTuple.get(tuple) ?? [];
+    return list.filter((entry) => entry.netns === netns && entry.zone === zone);
+  }
+
+  private add(entry: SeenEntry): void {
+    if (this.all.size >= MAX_ENTRIES) this.forget(this.all.values().next().value!);
+    this.all.add(entry);
+    this.byAddress.set(entry.address, entry);
+    this.list(entry, entry.originalKey);
+    this.list(entry, entry.replyKey);
+  }
+
+  private forget(entry: SeenEntry): void {
+    this.all.delete(entry);
+    if (this.byAddress.get(entry.address) === entry) this.byAddress.delete(entry.address);
+    this.unlist(entry, entry.originalKey);
+    this.unlist(entry, entry.replyKey);
+  }
+
+  private list(entry: SeenEntry, tuple: string): void {
+    const list = this.byTuple.get(tuple);
+    if (list) list.push(entry);
+    else this.byTuple.set(tuple, [entry]);
+  }
+
+  private unlist(entry: SeenEntry, tuple: string): void {
+    const list = this.byTuple.get(tuple);
+    const at = list?.indexOf(entry) ?? -1;
+    if (!list || at < 0) return;
+    if (list.length === 1) this.byTuple.delete(tuple);
+    else list.splice(at, 1);
+  }
+}

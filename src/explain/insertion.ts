@@ -1,0 +1,32 @@
+import type { Case } from './diagnose.js';
+import { IPS_CONFIRMED, IPS_SRC_NAT_DONE, type Observation } from './observation.js';
+
+/** enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h */
+const IPS_DST_NAT_DONE = 1 << 8;
+
+const NAT_DONE = IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE;
+
+/**
+ * The packets of an exchange that were dropped because their conntrack entry could not be inserted
+ * (__nf_conntrack_confirm, net/netfilter/nf_conntrack_core.c): the drop is nf_hook_slow's, NAT is
+ * done in both directions, the entry is not in the table. A rule's drop comes before the last NAT
+ * hook, or at another place (nft_do_chain), or bears no entry (table raw).
+ */
+export function failedInsertions(exchange: Case): Observation[] {
+  return exchange.observations.filter(
+    (o) =>
+      o.point === 'packet.drop' &&
+      !o.tunnel &&
+      o.ct !== null &&
+      (o.ct.status & (NAT_DONE | IPS_CONFIRMED)) === NAT_DONE &&
+      o.world.symbol(o.location).startsWith('nf_hook_slow'),
+  );
+}
+
+/** When the packet that was dropped came into the namespace that dropped it, CLOCK_MONOTONIC ns. */
+export function enteredAt(exchange: Case, drop: Observation): number {
+  const first = exchange.observations.find(
+    (o) => o.netns === drop.netns && o.attempt === drop.attempt,
+  );
+  return first?.time ?? drop.time;
+}
