@@ -8,9 +8,11 @@ import { Worker, isMainThread, parentPort, workerData } from 'node:worker_thread
 
 export interface Ports {
   /** answers HTTP here */
-  answer?: number;
+  answer?: number | readonly number[];
   /** takes all it is sent here */
   sink?: number;
+  /** takes connections and resets them here */
+  reset?: number;
   /** leaves every SYN without an answer here */
   silent?: number;
 }
@@ -45,6 +47,13 @@ async function sink(port: number): Promise<void> {
   );
 }
 
+async function reset(port: number): Promise<void> {
+  await listen(
+    createServer((socket) => void socket.on('error', () => undefined).resetAndDestroy()),
+    port,
+  );
+}
+
 /**
  * A listener whose accept queue is full drops SYNs (tcp_conn_request, 2.6 to 6.18): a thread listens
  * and never comes to accept(); two connections fill a backlog of 1.
@@ -65,8 +74,9 @@ if (isMainThread) {
   let stays = false;
   process.stdin.on('data', () => (stays = true)).once('end', () => stays || process.exit(0));
   const ports = JSON.parse(process.argv[2] ?? '{}') as Ports;
-  if (ports.answer) await answer(ports.answer);
+  if (ports.answer) await Promise.all([ports.answer].flat().map(answer));
   if (ports.sink) await sink(ports.sink);
+  if (ports.reset) await reset(ports.reset);
   if (ports.silent) await silent(ports.silent);
   process.stdout.write('ready\n');
 } else {

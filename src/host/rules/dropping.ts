@@ -31,11 +31,16 @@ export function droppingRules(tables: readonly Table[]): DroppingRule[] {
               ...natRule(table, at, rule),
               hook,
               priority: base.priority,
-              action: decision && !isMatch(decision) && decision.do === 'reject' ? 'reject' : 'drop',
+              action:
+                decision && !isMatch(decision) && decision.do === 'reject' ? 'reject' : 'drop',
               when: decision ? here : [...here, { match: 'unknown', text: rule.text }],
             });
           for (const target of targets)
-            visit(target, sure ? here : [...here, { match: 'unknown', text: rule.text }], depth - 1);
+            visit(
+              target,
+              sure ? here : [...here, { match: 'unknown', text: rule.text }],
+              depth - 1,
+            );
         }
       };
       visit(chain, familyOf(table), DEPTH);

@@ -1,0 +1,62 @@
+import { startServer, runClients, type Purpose } from './endpoints.js';
+import type { ClientResult, RunningLab } from './lab.js';
+import { Namespaces, type Cable } from './namespaces.js';
+import type { Ports } from './server.js';
+
+/** A small lab: namespaces joined by cables, what makes each what it is, who listens and who connects. */
+export interface Topology {
+  cables: readonly Cable[];
+  /** role → shell script that makes its namespace what it is; every role has one */
+  scripts: Readonly<Record<string, string>>;
+  /** role → ports to listen on */
+  servers: Readonly<Record<string, Ports>>;
+  /** role → connections that it makes, all at once */
+  clients: Readonly<Record<string, readonly Purpose[]>>;
+  /** role in which a user's command runs */
+  node: string;
+  /** roles that a tracer on real nodes would not see */
+  untraced?: readonly string[];
+  /** what a user's command is told, besides the namespaces' names */
+  environment?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Builds a lab. On failure or abort nothing is left of it.
+ * Throws `no-privilege`, `lab-failed`.
+ */
+export async function build(topology: Topology, signal?: AbortSignal): Promise<RunningLab> {
+  const { cables, scripts, servers, clients, node, untraced = [], environment = {} } = topology;
+  const roles = Object.keys(scripts);
+  const namespaces = await Namespaces.create(roles, cables, signal);
+  try {
+    await Promise.all([
+      ...Object.entries(servers).map(([role, ports]) => startServer(namespaces, role, ports)),
+      ...Object.entries(scripts).map(([role, text]) => namespaces.script(role, text, signal)),
+    ]);
+  } catch (error) {
+    await namespaces.remove();
+    throw error;
+  }
+  const { names } = namespaces;
+  const told = {
+    ...environment,
+    ...Object.fromEntries(
+      Object.entries(names).map(([role, name]) => [`SKBWHY_NETNS_${role.toUpperCase()}`, name]),
+    ),
+  };
+  const run = async (runSignal?: AbortSignal): Promise<ClientResult[]> => {
+    const results = await Promise.all(
+      Object.entries(clients).map(([role, list]) => runClients(namespaces, role, list, runSignal)),
+    );
+    return results.flat();
+  };
+  return {
+    namespaces: names,
+    node: names[node] ?? '',
+    traced: roles.flatMap((role) => (untraced.includes(role) ? [] : (names[role] ?? []))),
+    run,
+    exec: (command, options) => namespaces.exec(node, command, told, options),
+    keep: () => namespaces.keep(),
+    down: () => namespaces.remove(),
+  };
+}

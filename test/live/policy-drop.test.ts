@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { faultLab } from './fault-labs.js';
+import { onlyFinding, type LabReport } from './skbwhy.js';
+
+function assertRule(report: LabReport, place: RegExp, did: 'dropped' | 'rejected'): void {
+  const finding = onlyFinding(report);
+  assert.equal(finding.verdict, 'policy-drop');
+  assert.equal(finding.confidence, 'proved');
+  assert.equal(finding.outcome, 'failed');
+  assert.match(finding.title, place);
+  assert.match(finding.title, new RegExp(did));
+  assert.equal(finding.attempts[0]?.dropReason, 'NETFILTER_DROP');
+  assert.deepEqual(report.unexplained, []);
+  for (const claim of finding.chain) assert.ok(claim.evidence.length > 0, claim.claim);
+  const healthy = report.clients.filter((client) => client.purpose === 'healthy');
+  assert.ok(healthy.every((client) => client.ok));
+}
+
+describe('a rule that drops or rejects', { concurrency: 2 }, () => {
+  for (const [settings, place] of [
+    [{ rules: 'iptables-legacy', chain: 'PREROUTING' }, /iptables-legacy raw\/LAB, rule 1/],
+    [{ rules: 'iptables-legacy', chain: 'INPUT' }, /iptables-legacy filter\/LAB, rule 1/],
+    [{ rules: 'iptables-legacy', chain: 'POSTROUTING' }, /iptables-legacy mangle\/LAB, rule 1/],
+    [{ rules: 'iptables-nft', action: 'policy' }, /policy of iptables-nft filter\/FORWARD/],
+    [{ rules: 'nft', chain: 'OUTPUT' }, /nft inet lab output/],
+    [{ rules: 'nft', direction: 'answer' }, /the SYN-ACK dropped by .*nft inet lab forward/],
+    [{ rules: 'iptables-legacy', family: 'ipv6' }, /ip6tables-legacy filter\/LAB, rule 1/],
+  ] as const)
+    test(`is named: ${Object.values(settings).join(' ')}`, async () => {
+      const report = await faultLab('policy-drop', { timeout: 1.3, ...settings });
+      assertRule(report, place, 'dropped');
+    });
+
+  for (const rules of ['iptables-legacy', 'nft'])
+    for (const action of ['reject', 'reset'])
+      test(`${rules} ${action} is no missing listener`, async () => {
+        const report = await faultLab('policy-drop', { rules, action });
+        assertRule(report, /8080/, 'rejected');
+        assert.equal(report.clients[0]?.error, 'ECONNREFUSED');
+      });
+
+  test('beside a double SNAT, neither is blamed for the other', async () => {
+    const script = `set -e
+      nft add table ip guard
+      nft 'add chain ip guard output { type filter hook output priority 0; }'
+      nft add rule ip guard output tcp dport 9999 drop
+      sleep 4
+      curl -s -m 10 -o /dev/null http://$SKBWHY_SERVICE/ &
+      curl -s -m 1.5 -o /dev/null http://10.244.2.10:9999/ || true
+      wait`;
+    const report = await faultLab('double-snat', {}, '--', 'sh', '-c', script);
+    assert.deepEqual(
+      report.findings.map(({ verdict, confidence, outcome }) => ({ verdict, confidence, outcome })),
+      report.findings[0]?.verdict === 'policy-drop'
+        ? [
+            { verdict: 'policy-drop', confidence: 'proved', outcome: 'failed' },
+            { verdict: 'double-snat', confidence: 'proved', outcome: 'recovered' },
+          ]
+        : [
+            { verdict: 'double-snat', confidence: 'proved', outcome: 'recovered' },
+            { verdict: 'policy-drop', confidence: 'proved', outcome: 'failed' },
+          ],
+    );
+    assert.deepEqual(report.unexplained, []);
+  });
+});
