@@ -4,13 +4,14 @@ import { SkbwhyError } from '../event/errors.js';
 import { fileError } from '../session/file-error.js';
 import { errorLine } from './common.js';
 import { daemonCommand } from './daemon.js';
-import { demoCommand } from './demo.js';
+
 import { doctorCommand } from './doctor.js';
 import { explainCommand } from './explain.js';
 import { exportCommand } from './export.js';
 import { labCommand } from './lab.js';
 import { recordCommand } from './record.js';
 import { replayCommand } from './replay.js';
+import { startCommand } from './start.js';
 import { watchCommand } from './watch.js';
 
 /** Runs the command line; sets the process's exit status. */
@@ -38,7 +39,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       .addCommand(replayCommand())
       .addCommand(exportCommand(version()))
       .addCommand(await labCommand())
-      .addCommand(demoCommand(), { hidden: true });
+      .addCommand(startCommand(), { hidden: true });
     quiet(program);
     await program.parseAsync([...argv]);
   } catch (error) {
