@@ -18,7 +18,7 @@ COPY . .
 RUN npm run build \
  && npm prune --omit=dev \
  && rm -rf node_modules/ffi-napi/deps node_modules/*/build/Release/obj.target \
- && find src -name '*.ts' -delete \
+ && find src -type f ! -name '*.skbw' -delete \
  && find src -mindepth 1 -type d -empty -delete
 
 FROM ${BASE}

@@ -95,6 +95,7 @@ describe('the container image', () => {
           `${process.execPath} -e 'fetch("${url}${path}").then(({ status }) => console.log(status))'`,
         ).trim();
       assert.equal(fetched('/healthz'), '200');
+      assert.equal(fetched('/'), '200');
       const programs = programsOf(image.pidOf(daemon));
       assert.ok(programs.length > 0);
       assert.ok(programs.every(isLoaded));
