@@ -11,13 +11,21 @@ const CLIENT = fileURLToPath(new URL('./client.js', import.meta.url));
 const LOAD = fileURLToPath(new URL('./load.js', import.meta.url));
 const SERVER = fileURLToPath(new URL('./server.js', import.meta.url));
 
-/** Starts a server in a namespace; resolves when it listens, `lab-failed` when it does not come so far. */
+/** What is there to keep the others busy gets what time they leave: the lab's clients are not to wait. */
+const IDLE = ['nice', '-n', '19'];
+
+/**
+ * Starts a server in a namespace; resolves when it listens, `lab-failed` when it does not come so far.
+ * `idle`: it gets what time the other processes leave.
+ */
 export async function startServer(
   namespaces: Namespaces,
   role: string,
   ports: Ports,
+  idle = false,
 ): Promise<void> {
-  const child = namespaces.spawn(role, [process.execPath, SERVER, JSON.stringify(ports)], {
+  const command = [...(idle ? IDLE : []), process.execPath, SERVER, JSON.stringify(ports)];
+  const child = namespaces.spawn(role, command, {
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: true,
   });
@@ -93,19 +101,22 @@ export async function runClients(
 }
 
 /**
- * Loads a server from another namespace while `meanwhile` runs, and until `connections` short
- * connections have been made. `target.streamPort`: one connection to it is saturated all the time.
+ * Loads a server from another namespace while `meanwhile` runs: by so many short connections, all of
+ * which are made, or by a saturated one that gets what time the other processes leave.
  */
 export async function runLoad<T>(
   namespaces: Namespaces,
   role: string,
-  target: { address: string; port: number; connections: number; streamPort?: number },
+  target: { address: string; port: number; load: number | 'stream' },
   meanwhile: () => Promise<T>,
   signal?: AbortSignal,
 ): Promise<[T, Load]> {
-  const { address, port, connections, streamPort } = target;
-  const args = [address, port, connections, streamPort ?? 0].map(String);
-  const child = namespaces.spawn(role, [process.execPath, LOAD, ...args], {
+  const { address, port, load } = target;
+  const command =
+    load === 'stream'
+      ? [...IDLE, process.execPath, LOAD, 'stream', address, `${port}`]
+      : [process.execPath, LOAD, 'connect', address, `${port}`, `${load}`];
+  const child = namespaces.spawn(role, command, {
     stdio: ['pipe', 'pipe', 'inherit'],
     detached: true,
   });

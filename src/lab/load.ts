@@ -1,7 +1,7 @@
 /**
- * A lab's load program, started inside a namespace: `node load.js ADDRESS PORT CONNECTIONS STREAM-PORT`.
- * Makes so many short connections to PORT, some at a time, and says `made`; meanwhile, and until its
- * standard input ends, it saturates one connection to STREAM-PORT (0: none). Then writes a `Load` as JSON.
+ * A lab's load program, started inside a namespace. `node load.js connect ADDRESS PORT COUNT` makes
+ * so many short connections, some at a time; `node load.js stream ADDRESS PORT` saturates one. Says
+ * `made` when it has no more to begin, writes a `Load` as JSON when its standard input has ended.
  */
 import { connect, type Socket } from 'node:net';
 
@@ -15,15 +15,18 @@ export interface Load {
 const AT_ONCE = 32;
 const CHUNK = Buffer.alloc(1 << 16);
 
-/** One connection, reset at once: no TIME_WAIT keeps its port, so that there may be any number. */
+/**
+ * One connection, which the server resets: no TIME_WAIT keeps its port, so that there may be any
+ * number, and none waits to be accepted when the next one comes.
+ */
 function short(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
+    let made = false;
     const socket = connect({ host, port });
-    socket.once('connect', () => {
-      socket.resetAndDestroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
+    socket.once('connect', () => (made = true));
+    // it may be reset before we hear that it stood
+    socket.once('error', ({ code }: NodeJS.ErrnoException) => (made ||= code === 'ECONNRESET'));
+    socket.once('close', () => resolve(made));
   });
 }
 
@@ -36,14 +39,14 @@ function saturate(host: string, port: number): Socket {
   return socket.on('error', () => socket.destroy());
 }
 
-const [host = '', port, connections, streamPort] = process.argv.slice(2);
-const stream = Number(streamPort) > 0 ? saturate(host, Number(streamPort)) : null;
+const [kind, host = '', port, count] = process.argv.slice(2);
+const stream = kind === 'stream' ? saturate(host, Number(port)) : null;
 const load: Load = { made: 0, failed: 0, streamed: 0 };
 process.stdin.resume().once('end', () => {
   load.streamed = stream ? stream.bytesWritten - stream.writableLength : 0;
   process.stdout.write(`${JSON.stringify(load)}\n`, () => process.exit(0));
 });
-let left = Number(connections);
+let left = kind === 'connect' ? Number(count) : 0;
 await Promise.all(
   Array.from({ length: AT_ONCE }, async () => {
     while (left-- > 0) {

@@ -29,6 +29,7 @@ const DEAD = 99;
 const SERVER_PORT = 8080;
 const SILENT_PORT = 8081;
 const SINK_PORT = 8082;
+const RESET_PORT = 8083;
 /** The network between the sender's node and the client outside. */
 const OUTSIDE = { ipv4: '172.30.0.0/24', ipv6: 'fd00:172:30::/64' } as const;
 
@@ -249,9 +250,10 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
     const silent = settings.silent > 0 ? { silent: SILENT_PORT } : {};
     await Promise.all([
       startServer(namespaces, 'pod', { answer: SERVER_PORT, ...silent }),
-      ...(loaded(settings)
-        ? [startServer(namespaces, 'receiver', { answer: SERVER_PORT, sink: SINK_PORT })]
+      ...(settings.unrelated > 0
+        ? [startServer(namespaces, 'receiver', { reset: RESET_PORT })]
         : []),
+      ...(settings.stream ? [startServer(namespaces, 'receiver', { sink: SINK_PORT }, true)] : []),
       ...Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
     ]);
   } catch (error) {
@@ -273,10 +275,6 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
   };
 }
 
-function loaded({ unrelated, stream }: DoubleSnatSettings): boolean {
-  return unrelated > 0 || stream;
-}
-
 async function runOnce(
   namespaces: Namespaces,
   settings: DoubleSnatSettings,
@@ -284,39 +282,50 @@ async function runOnce(
   connections: readonly Purpose[],
   signal?: AbortSignal,
 ): Promise<ClientResult[]> {
-  const clients = () => runFaulty(namespaces, settings, role, connections, signal);
-  if (!loaded(settings)) return clients();
   const { unrelated, stream } = settings;
   const address = nodeAddress(RECEIVER, 'ipv4');
-  const target = {
-    address,
-    port: SERVER_PORT,
-    connections: unrelated,
-    ...(stream ? { streamPort: SINK_PORT } : {}),
-  };
   const startedAt = new Date().toISOString();
-  const [results, load] = await runLoad(namespaces, 'sender', target, clients, signal);
-  const result = (purpose: string, port: number, error: string | null): ClientResult => ({
-    client: 'sender',
-    purpose,
-    target: endpoint(address, port),
-    source: null,
-    protocol: 'tcp',
-    ok: error === null,
-    connectMs: null,
-    error,
-    startedAt,
-  });
-  if (unrelated > 0) {
-    const missing = unrelated - load.made;
-    results.push(
-      result('unrelated', SERVER_PORT, missing === 0 ? null : `${missing} of ${unrelated} failed`),
-    );
-  }
-  if (stream) {
-    results.push(result('stream', SINK_PORT, load.streamed > 0 ? null : 'nothing was taken'));
-  }
-  return results;
+  const loads: ClientResult[] = [];
+  /** `work` with a load beside it, whose result is kept. */
+  const beside =
+    (
+      work: () => Promise<ClientResult[]>,
+      [purpose, port, load]: ['unrelated', number, number] | ['stream', number, 'stream'],
+    ) =>
+    async (): Promise<ClientResult[]> => {
+      const target = { address, port, load };
+      const [results, { made, streamed }] = await runLoad(
+        namespaces,
+        'sender',
+        target,
+        work,
+        signal,
+      );
+      const error =
+        load === 'stream'
+          ? streamed > 0
+            ? null
+            : 'nothing was taken'
+          : made === load
+            ? null
+            : `${load - made} of ${load} failed`;
+      loads.push({
+        client: 'sender',
+        purpose,
+        target: endpoint(address, port),
+        source: null,
+        protocol: 'tcp',
+        ok: error === null,
+        connectMs: null,
+        error,
+        startedAt,
+      });
+      return results;
+    };
+  let work = () => runFaulty(namespaces, settings, role, connections, signal);
+  if (unrelated > 0) work = beside(work, ['unrelated', RESET_PORT, unrelated]);
+  if (stream) work = beside(work, ['stream', SINK_PORT, 'stream']);
+  return [...(await work()), ...loads];
 }
 
 async function runFaulty(
