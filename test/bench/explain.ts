@@ -56,21 +56,6 @@ export async function measureExplain(
 
   const works: { about: string; what: string; run: () => Promise<void> }[] = [
     {
-      about: 'explain',
-      what: 'from memory',
-      run: async () =>
-        check((await explain([new InMemory(header, batches)])).report.findings.length),
-    },
-    {
-      about: 'explain',
-      what: 'from a file',
-      run: async () => {
-        const session = await openFile(path);
-        check((await explain([session])).report.findings.length);
-        await session.close();
-      },
-    },
-    {
       about: 'file',
       what: 'read',
       run: async () => {
@@ -88,6 +73,21 @@ export async function measureExplain(
         const writer = await FileWriter.create(join(folder, 'written.skbw'), header);
         for (const batch of batches) await writer.write(batch);
         await writer.close();
+      },
+    },
+    {
+      about: 'explain',
+      what: 'from memory',
+      run: async () =>
+        check((await explain([new InMemory(header, batches)])).report.findings.length),
+    },
+    {
+      about: 'explain',
+      what: 'from a file',
+      run: async () => {
+        const session = await openFile(path);
+        check((await explain([session])).report.findings.length);
+        await session.close();
       },
     },
   ];
@@ -108,34 +108,35 @@ export async function measureExplain(
     check(once.findings);
     fresh.push(once);
   }
-  return [
-    ...works.flatMap(({ about, what }, i): Figure[] => [
+  const perRecord = ({ about, what }: { about: string; what: string }, i: number): Figure[] => {
+    const rate = (of: number, unit: string): Figure => ({
+      about,
+      what,
+      unit,
+      value: spread(wall[i]!.map((ns) => (of * 1e9) / ns)),
+    });
+    return [
       { about, what, unit: 'CPU ns/record', value: spread(cpu[i]!.map((ns) => ns / records)) },
-      about === 'file'
-        ? {
-            about,
-            what,
-            unit: 'MB/s of records',
-            value: spread(wall[i]!.map((ns) => (bytes * 1e3) / ns)),
-          }
-        : {
-            about,
-            what,
-            unit: 'records/s',
-            value: spread(wall[i]!.map((ns) => (records * 1e9) / ns)),
-          },
-    ]),
-    {
-      about: 'explain',
-      what: 'a fresh process, its start included',
-      unit: 'CPU ns/record',
-      value: spread(fresh.map((once) => once.cpu / records)),
-    },
-    {
-      about: 'explain',
-      what: 'its largest memory',
-      unit: 'MB',
-      value: spread(fresh.map((once) => once.memory / 1e6)),
-    },
+      about === 'file' ? rate(bytes / 1e6, 'MB/s of records') : rate(records, 'records/s'),
+    ];
+  };
+  const alone = (what: string, unit: string, values: number[]): Figure => ({
+    about: 'explain',
+    what: `from a file, by a process of its own, ${what}`,
+    unit,
+    value: spread(values),
+  });
+  return [
+    ...works.flatMap(perRecord),
+    alone(
+      'with its start',
+      'CPU ns/record',
+      fresh.map((once) => once.cpu / records),
+    ),
+    alone(
+      'its largest memory',
+      'MB',
+      fresh.map((once) => once.memory / 1e6),
+    ),
   ];
 }

@@ -54,6 +54,9 @@ export async function measurePath(
   const lost: number[] = [];
   for (let round = -1; round < rounds; round++) {
     const busy = await run(network, file, () => network.connects(connects));
+    // a SYN, a SYN-ACK and a RST, sent and received; three states of the two sockets
+    if (busy.events + busy.lost < 9 * connects)
+      throw new Error(`${busy.events} events and ${busy.lost} lost of ${connects} connects`);
     const idle = await run(network, file, () => sleep(busy.ms));
     // one round to be compiled
     if (round < 0) continue;

@@ -7,6 +7,7 @@
  *   traffic connects ADDRESS PORT COUNT     one after another, each reset when it is there or refused
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,7 +61,8 @@ static int datagrams(long count)
 	int to = socket(AF_INET, SOCK_DGRAM, 0);
 
 	for (; count > 0; count--)
-		sendto(to, buffer, 100, 0, (void *)&address, sizeof(address));
+		if (sendto(to, buffer, 100, 0, (void *)&address, sizeof(address)) < 0 && errno != ENOBUFS)
+			return fail("sendto");
 	return 0;
 }
 
@@ -72,7 +74,8 @@ static int connects(long count)
 		int to = socket(AF_INET, SOCK_STREAM, 0);
 
 		setsockopt(to, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-		connect(to, (void *)&address, sizeof(address));
+		if (connect(to, (void *)&address, sizeof(address)) && errno != ECONNREFUSED)
+			return fail("connect");
 		close(to);
 	}
 	return 0;
