@@ -110,14 +110,15 @@ describe('at the desk: without root, native packages and Linux', () => {
     }
   });
 
-  test('replay serves the session, watch follows it', async () => {
+  test('replay serves the session and the page, watch follows it', async () => {
     const replay = start('replay', session, '--speed', 'max', '--listen', '127.0.0.1:0');
     const said = textOf(replay.stderr!);
     try {
       const address = / at (http:\/\/\S+);/;
       await until('it serves', PATIENCE_MS, () => address.test(said()));
       const url = address.exec(said())![1]!;
-      assert.equal((await fetch(new URL('/healthz', url))).status, 200);
+      for (const path of ['/', '/healthz'])
+        assert.equal((await fetch(new URL(path, url))).status, 200, path);
       const { status, stdout, stderr } = await run('watch', url, '--json');
       assert.equal(status, 0, stderr);
       const lines = stdout.split('\n').filter((line) => line !== '');
