@@ -193,13 +193,13 @@ function evidenceButtons(
     { class: 'evidence' },
     ...evidence.map((each) => {
       const label = records.label(each.seq) ?? 'record';
-      const pressed = actions.shown?.seq === each.seq && actions.shown.session === each.session;
+      const current = actions.shown?.seq === each.seq && actions.shown.session === each.session;
       return h(
         'button',
         {
           type: 'button',
           class: `event-chip ${label === 'packet.drop' ? 'bad' : ''}`,
-          'aria-pressed': String(pressed),
+          'aria-current': current ? 'true' : null,
           'data-key': `${of}-${each.seq}`,
           click: () => actions.show(each),
         },

@@ -96,13 +96,9 @@ class Page {
 
   private show(evidence: Evidence | null): void {
     const before = this.shown;
-    const again =
-      before !== null &&
-      evidence !== null &&
-      before.evidence.seq === evidence.seq &&
-      before.evidence.session === evidence.session;
-    this.shown = evidence && !again && this.selected ? { evidence, entry: this.selected } : null;
+    this.shown = evidence && this.selected ? { evidence, entry: this.selected } : null;
     this.draw();
+    // closed: back to where it was opened
     if (!this.shown && before)
       document
         .querySelector<HTMLElement>(`#detail [data-key$="-${before.evidence.seq}"]`)
