@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { onlyFinding, skbwhy, type LabReport, type Result } from './skbwhy.js';
+
+const UNRELATED = 100_000;
+const LOAD = ['--set', `unrelated=${UNRELATED}`, 'stream=true'];
+const FILTER = ['--filter', 'host 10.96.0.10 and tcp port 80'];
+const MOST_BYTES = 200e6;
+
+/** Runs the lab; also gives the most memory the controller had resident, bytes. */
+async function measured(...args: string[]): Promise<Result & { peakBytes: number }> {
+  let peakBytes = 0;
+  const timers: NodeJS.Timeout[] = [];
+  const result = await skbwhy(['lab', 'double-snat', ...args], ({ pid }) => {
+    const look = () => {
+      const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+      peakBytes = Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024 || peakBytes;
+    };
+    timers.push(setInterval(look, 100));
+  });
+  timers.forEach(clearInterval);
+  assert.equal(result.status, 0, result.stderr);
+  return { ...result, peakBytes };
+}
+
+function assertModest(peakBytes: number): void {
+  assert.ok(peakBytes > 20e6 && peakBytes < MOST_BYTES, `${Math.round(peakBytes / 1e6)} MB`);
+}
+
+describe(`${UNRELATED} unrelated connections and a saturated stream beside the fault`, () => {
+  test('put nothing into the ring that the filter does not want', async () => {
+    const alone = JSON.parse((await measured('--json', ...FILTER)).stdout) as LabReport;
+    const { stdout, peakBytes } = await measured('--json', ...FILTER, ...LOAD);
+    const report = JSON.parse(stdout) as LabReport;
+    for (const { purpose, ok, error } of report.clients) assert.ok(ok, `${purpose}: ${error}`);
+    assert.equal(onlyFinding(report).verdict, 'double-snat');
+    assert.deepEqual(report.unexplained, []);
+    assert.deepEqual(report.lost, { ring: 0, missed: 0, exchanges: 0 });
+    const [few, many] = [alone, report].map(({ sessions }) => sessions[0]!.events) as [
+      number,
+      number,
+    ];
+    // room for one repeat of a SYN where this machine is slow
+    assert.ok(few > 20 && many <= few + 16, `${many} events, ${few} without the load`);
+    assertModest(peakBytes);
+  });
+
+  test('are all traced without a filter, and nothing is lost', async () => {
+    const { stdout, peakBytes } = await measured(...LOAD);
+    // a line about losses would follow
+    const closing = stdout.trim().split('\n').at(-1);
+    const count = /^(\d+) TCP connects seen; 1 finding, \d+ unexplained\.$/.exec(closing ?? '');
+    assert.equal(Number(count?.[1]), UNRELATED + 2, closing);
+    assertModest(peakBytes);
+  });
+});
