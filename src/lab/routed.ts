@@ -1,5 +1,5 @@
 import type { Cable } from './namespaces.js';
-import { neighbourAddress, sysctls, type Family } from './vxlan.js';
+import { IPV6_AT_ONCE, neighbourAddress, sysctls, type Family } from './vxlan.js';
 
 /** A client and a server, each on its own cable to a node that routes between them. */
 export const ROUTED_CABLES: readonly Cable[] = [
@@ -32,6 +32,7 @@ export function routedScripts(family: Family): Record<'client' | 'node' | 'serve
   const address = (side: 'client' | 'server', host: 1 | 2, device: string): string =>
     `addr add ${neighbourAddress(NETWORKS[family][side], host)}/${NETWORKS[family][side].split('/')[1]} dev ${device}${family === 'ipv6' ? ' nodad' : ''}`;
   const end = (side: 'client' | 'server'): string => `
+${IPV6_AT_ONCE}
 ip -batch - <<'LINKS'
 link set lo up
 ${address(side, 2, 'eth0')}
@@ -51,6 +52,7 @@ ${sysctls({
   'net.ipv4.conf.server.rp_filter': 0,
   'net.ipv6.conf.all.forwarding': 1,
 })}
+${IPV6_AT_ONCE}
 ip -batch - <<'LINKS'
 link set lo up
 ${address('client', 1, 'client')}

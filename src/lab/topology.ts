@@ -1,3 +1,4 @@
+import { runLookups, type PurposefulLookup } from './dns.js';
 import { startServer, runClients, type Purpose } from './endpoints.js';
 import type { ClientResult, RunningLab } from './lab.js';
 import { Namespaces, type Cable } from './namespaces.js';
@@ -12,6 +13,8 @@ export interface Topology {
   servers: Readonly<Record<string, Ports>>;
   /** role → connections that it makes, all at once */
   clients: Readonly<Record<string, readonly Purpose[]>>;
+  /** role → DNS lookups that it makes beside them */
+  lookups?: Readonly<Record<string, readonly PurposefulLookup[]>>;
   /** role in which a user's command runs */
   node: string;
   /** roles that a tracer on real nodes would not see */
@@ -25,7 +28,8 @@ export interface Topology {
  * Throws `no-privilege`, `lab-failed`.
  */
 export async function build(topology: Topology, signal?: AbortSignal): Promise<RunningLab> {
-  const { cables, scripts, servers, clients, node, untraced = [], environment = {} } = topology;
+  const { cables, scripts, servers, clients, lookups = {}, node } = topology;
+  const { untraced = [], environment = {} } = topology;
   const roles = Object.keys(scripts);
   const namespaces = await Namespaces.create(roles, cables, signal);
   try {
@@ -45,9 +49,14 @@ export async function build(topology: Topology, signal?: AbortSignal): Promise<R
     ),
   };
   const run = async (runSignal?: AbortSignal): Promise<ClientResult[]> => {
-    const results = await Promise.all(
-      Object.entries(clients).map(([role, list]) => runClients(namespaces, role, list, runSignal)),
-    );
+    const results = await Promise.all([
+      ...Object.entries(clients).map(([role, list]) =>
+        runClients(namespaces, role, list, runSignal),
+      ),
+      ...Object.entries(lookups).map(([role, list]) =>
+        runLookups(namespaces, role, list, { signal: runSignal }),
+      ),
+    ]);
     return results.flat();
   };
   return {

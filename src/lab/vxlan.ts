@@ -59,7 +59,7 @@ function tunnelAddress(pods: PodNetwork, node: NodeNumber): string {
 }
 
 /** IPv6 addresses are usable as soon as they are set: without duplicate address detection. */
-const IPV6_AT_ONCE = `for setting in /proc/sys/net/ipv6/conf/*/accept_dad; do
+export const IPV6_AT_ONCE = `for setting in /proc/sys/net/ipv6/conf/*/accept_dad; do
   test ! -e $setting || echo 0 > $setting
 done`;
 
