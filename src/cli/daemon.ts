@@ -95,7 +95,7 @@ async function daemon(options: DaemonOptions): Promise<void> {
         page: builtPage(),
         control: null,
         metrics: () => metrics.text(),
-        log: (event, details) => log.info({ event, ...details }, event),
+        log: (message, details) => log.info(details, message),
       });
       closing.push(() => server.close());
       metrics.now = () => ({

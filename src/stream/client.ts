@@ -1,5 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
+import { isIPv6 } from 'node:net';
 import { WebSocket } from 'ws';
 import { conversionFrom, type Conversion } from '../event/conversion.js';
 import { SkbwhyError } from '../event/errors.js';
@@ -183,7 +184,10 @@ export class StreamClient implements AsyncIterable<ServerMessage> {
 }
 
 /** The stream's URL, and the token that stood in it. */
-function parseAddress(address: string, token: string | null): { url: URL; token: string | null } {
+export function parseAddress(
+  address: string,
+  token: string | null,
+): { url: URL; token: string | null } {
   const bad = (): never => {
     throw new SkbwhyError(
       'bad-option',
@@ -192,7 +196,7 @@ function parseAddress(address: string, token: string | null): { url: URL; token:
   };
   let url: URL;
   try {
-    url = new URL(/^\w+:\/\//.test(address) ? address : `http://${address}`);
+    url = new URL(/^\w+:\/\//.test(address) ? address : `http://${withPort(address)}`);
   } catch {
     return bad();
   }
@@ -204,6 +208,13 @@ function parseAddress(address: string, token: string | null): { url: URL; token:
   stream.search = '';
   stream.hash = '';
   return { url: stream, token: token ?? inUrl };
+}
+
+/** Our own port where a bare host is given; a URL without one means its scheme's. */
+function withPort(address: string): string {
+  return /:\d+$|[/?]/.test(address) && !/^[0-9a-f:]+$/i.test(address)
+    ? address
+    : `${isIPv6(address) ? `[${address}]` : address}:${DEFAULT_PORT}`;
 }
 
 async function text(response: IncomingMessage): Promise<string> {

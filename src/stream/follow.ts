@@ -6,6 +6,8 @@ import type { HelloMessage, ServerMessage, StreamFilter } from './protocol.js';
 
 const FIRST_RETRY_MS = 250;
 const LONGEST_RETRY_MS = 5000;
+/** Findings remembered as passed on. */
+const MAX_SEEN = 10_000;
 
 /** The connection is gone; it is tried again after this. */
 export interface Disconnected {
@@ -99,19 +101,23 @@ class Place {
         const { id, revision } = message.finding;
         this.findings = Math.max(this.findings, message.n);
         const key = `${this.hello!.session.id}/${id}`;
-        if ((this.seen.get(key) ?? 0) >= revision) return false;
-        this.seen.set(key, revision);
-        return true;
+        return this.isNew(key, revision);
       }
       case 'unexplained': {
         this.findings = Math.max(this.findings, message.n);
         const key = `${this.hello!.session.id}/${message.unexplained.id}`;
-        if (this.seen.has(key)) return false;
-        this.seen.set(key, 1);
-        return true;
+        return this.isNew(key, 1);
       }
       default:
         return true;
     }
+  }
+
+  private isNew(key: string, revision: number): boolean {
+    if ((this.seen.get(key) ?? 0) >= revision) return false;
+    this.seen.delete(key);
+    this.seen.set(key, revision);
+    if (this.seen.size > MAX_SEEN) this.seen.delete(this.seen.keys().next().value!);
+    return true;
   }
 }

@@ -53,7 +53,7 @@ export interface ServerOptions {
   /** text for /metrics, with its content type */
   metrics?: (() => Promise<{ type: string; text: string }>) | undefined;
   /** told in the log */
-  log?: ((event: string, details: Record<string, unknown>) => void) | undefined;
+  log?: ((message: string, details: Record<string, unknown>) => void) | undefined;
 }
 
 const resumeSchema = z.object({
@@ -88,7 +88,7 @@ export class StreamServer {
     this.http.maxConnections = MAX_SOCKETS;
     this.http.on('request', (request: IncomingMessage, response: ServerResponse) => {
       this.answer(request, response).catch((error: unknown) => {
-        this.log('request-failed', { error: String(error) });
+        this.log('a request failed', { error: String(error) });
         response.destroy();
       });
     });
@@ -194,7 +194,7 @@ export class StreamServer {
     const visitor: Visitor = { headers: request.headers, query: target.query };
     const refusal = this.options.access.refuse(visitor);
     if (refusal) {
-      this.log('refused', { from: socket.remoteAddress, reason: refusal.reason });
+      this.log('a client was refused', { from: socket.remoteAddress, reason: refusal.reason });
       return refuse(refusal.status, refusal.reason);
     }
     if (this.clients >= MAX_CLIENTS) return refuse(503, `${MAX_CLIENTS} clients are connected`);
@@ -203,9 +203,9 @@ export class StreamServer {
     socket.setKeepAlive(true, 30_000);
     this.sockets.handleUpgrade(request, socket, head, (client) => {
       this.welcome(client, wishes.filter, wishes.resume);
-      this.log('client', { from: socket.remoteAddress, clients: this.clients });
+      this.log('a client came', { from: socket.remoteAddress, clients: this.clients });
       client.on('close', (code) =>
-        this.log('client-gone', { from: socket.remoteAddress, code, clients: this.clients }),
+        this.log('a client went', { from: socket.remoteAddress, code, clients: this.clients }),
       );
     });
   }
@@ -289,8 +289,8 @@ export class StreamServer {
     }
   }
 
-  private log(event: string, details: Record<string, unknown>): void {
-    this.options.log?.(event, details);
+  private log(message: string, details: Record<string, unknown>): void {
+    this.options.log?.(message, details);
   }
 }
 

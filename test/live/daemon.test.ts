@@ -46,7 +46,7 @@ describe('the daemon', () => {
     );
     await daemon.until(
       'clients',
-      () => log(daemon).filter(({ event }) => event === 'client').length === 3,
+      () => log(daemon).filter(({ msg }) => msg === 'a client came').length === 3,
     );
     await runLab();
     const late = Running.start('watch', daemon.url, '--json');
@@ -219,7 +219,7 @@ describe('watch', () => {
     await watcher.until('recovery', ({ findings }) => findings[0]?.outcome === 'recovered');
     await first.stop();
     const second = await startDaemon(...listen, ...OURS);
-    await second.until('client', () => log(second).some(({ event }) => event === 'client'));
+    await second.until('client', () => log(second).some(({ msg }) => msg === 'a client came'));
     await runLab();
     await watcher.until('second finding', ({ findings }) => findings.length === 2);
     await second.stop();
