@@ -28,6 +28,8 @@ export interface DnsNode {
   delayMs: number;
   /** iptables rules of table nat besides the Service's, as iptables-save prints them */
   rules: readonly string[];
+  /** rules that a packet passes between NAT and its entry's insertion: the more, the longer that takes */
+  lateRules?: number;
   sysctls?: Readonly<Record<string, string | number>>;
 }
 
@@ -88,7 +90,7 @@ route add default via 10.244.${i + 1}.1`),
 /** Role of pod 1, 2 … */
 export const roleOf = (pod: number): string => (pod === 1 ? 'client' : `client${pod}`);
 
-function nodeScript({ pods, backends, rules, sysctls: more = {} }: DnsNode): string {
+function nodeScript({ pods, backends, rules, lateRules = 0, sysctls: more = {} }: DnsNode): string {
   const to = `-d ${SERVICE.address} -p udp -m udp --dport ${SERVICE.port}`;
   const [first, second] = BACKENDS.map((a) => `-j DNAT --to-destination ${a}:${SERVICE.port}`);
   const turn = '-m statistic --mode nth --every 2 --packet 0';
@@ -118,8 +120,21 @@ ${backends === 2 ? `-A PREROUTING ${to} ${turn} ${first}\n-A PREROUTING ${to} ${
 ${rules.join('\n')}
 COMMIT
 RULES
+${lateRules > 0 ? lateChain(lateRules) : ''}
 ${sysctls(more)}
 `;
+}
+
+/** A chain behind source NAT (priority 100) whose rules match nothing (documentation addresses). */
+function lateChain(rules: number): string {
+  return `nft -f - <<'RULES'
+table ip late {
+  chain accounting {
+    type filter hook postrouting priority 200; policy accept;
+${Array.from({ length: rules }, (_, i) => `    ip saddr 192.0.2.${i % 256} counter`).join('\n')}
+  }
+}
+RULES`;
 }
 
 /** Starts a DNS server in a namespace; resolves when it listens, `lab-failed` when it does not. */
@@ -207,10 +222,10 @@ export class DnsClient {
   }
 
   async #line(): Promise<string> {
-    const { value, done } = await this.#lines.next();
-    if (done)
+    const line = await this.#lines.next();
+    if (line.done)
       throw new SkbwhyError('lab-failed', `the client in namespace '${this.role}' ended too early`);
-    return value;
+    return line.value;
   }
 }
 

@@ -37,14 +37,23 @@ export function skbwhy(
 }
 
 /** Runs the double-SNAT lab with these settings; throws when the command fails. */
-export async function doubleSnatLab(
+export function doubleSnatLab(
+  settings: Record<string, string | number | boolean> = {},
+  ...more: string[]
+): Promise<LabReport> {
+  return runLab('double-snat', settings, ...more);
+}
+
+/** Runs a lab with these settings; throws when the command fails. */
+export async function runLab(
+  name: string,
   settings: Record<string, string | number | boolean> = {},
   ...more: string[]
 ): Promise<LabReport> {
   const set = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
   const { status, stdout, stderr } = await skbwhy([
     'lab',
-    'double-snat',
+    name,
     '--json',
     ...(set.length > 0 ? ['--set', ...set] : []),
     ...more,
