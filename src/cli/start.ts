@@ -14,6 +14,7 @@ const CANNOT_TRACE: readonly ErrorCode[] = [
   'library-missing',
   'no-btf',
   'no-privilege',
+  'not-linux',
   'nothing-attached',
 ];
 
