@@ -57,6 +57,10 @@ export interface DeviceFact {
   tunnel: Tunnel | null;
   /** ifindex of the bridge (or bond …) it is a port of */
   master?: number;
+  /** its own net.ipv4.conf.*.rp_filter; what holds is the larger of it and that of `all` */
+  rpFilter?: number;
+  /** what the main table routes to it: `10.0.0.0/8`, `default`, `10.1.0.0/16 via 10.0.0.1`; absent when not known or too many */
+  routes?: string[];
   gone?: true;
 }
 

@@ -90,7 +90,7 @@ const sameDevice = (pattern: string, name: string): boolean =>
   /[+*]$/.test(pattern) ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
 
 /** An address as the number that its bytes are, in the form that `Layer.source` writes. */
-function numberOf(address: string): bigint {
+export function numberOf(address: string): bigint {
   if (!address.includes(':'))
     return address.split('.').reduce((sum, part) => (sum << 8n) | BigInt(part), 0n);
   const [head = '', tail] = address.split('::');

@@ -63,6 +63,15 @@ export class World {
     return this.device(netns, ifindex)?.fact.name ?? `device ${ifindex}`;
   }
 
+  /** The devices of a namespace as they were known at `time`. */
+  devicesOf(netns: number, time = Infinity): Known<DeviceFact>[] {
+    return [...this.devices.keys()].flatMap((key) => {
+      if (!key.startsWith(`${netns}/`)) return [];
+      const known = at(this.devices.get(key), time);
+      return known && !known.fact.gone ? [known] : [];
+    });
+  }
+
   /** Does a device of the namespace bear this address? */
   owns(netns: number, address: string): boolean {
     for (const list of this.devices.values()) {

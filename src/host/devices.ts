@@ -10,9 +10,15 @@ const OFFLOADS = [
   'tx-udp_tnl-csum-segmentation',
 ];
 
+/** A router of the whole Internet is left alone. */
+const MAX_ROUTES = 2000;
+
 /** Script for readSections: every device with its addresses, and its offloads in few lines. */
 export const DEVICES_SCRIPT = `
 section addresses; ip -j -d address 2>/dev/null
+section rp_filter; grep -s '' /proc/sys/net/ipv4/conf/*/rp_filter
+section main4; ip -4 route show type unicast 2>/dev/null | head -n ${MAX_ROUTES + 1}
+section main6; ip -6 route show type unicast 2>/dev/null | head -n ${MAX_ROUTES + 1}
 section offloads; ethtool --json -k '*' 2>/dev/null | grep -A1 -E '"(ifname|${OFFLOADS.join('|')})":'
 `;
 
@@ -51,11 +57,18 @@ interface IpTunnel {
 export function parseDevices(netns: number, sections: ReadonlyMap<string, string>): DeviceFact[] {
   const devices = json<IpDevice[]>(sections.get('addresses')) ?? [];
   const offloads = parseOffloads(sections.get('offloads') ?? '');
+  const routes = parseMainRoutes(sections);
+  const filters = new Map(
+    [...(sections.get('rp_filter') ?? '').matchAll(/conf\/(\S+)\/rp_filter:(\d)/g)].map(
+      ([, name = '', value]) => [name, Number(value)],
+    ),
+  );
   const indexes = new Map(devices.map(({ ifname, ifindex }) => [ifname, ifindex]));
   return devices
     .filter(({ ifname }) => ifname && ifname !== 'lo')
     .map((device): DeviceFact => {
       const master = indexes.get(device.master ?? '');
+      const rpFilter = filters.get(device.ifname);
       return {
         fact: 'device',
         netns,
@@ -70,8 +83,35 @@ export function parseDevices(netns: number, sections: ReadonlyMap<string, string
         offloads: offloads.get(device.ifname) ?? {},
         tunnel: parseTunnel(device, indexes),
         ...(master === undefined ? {} : { master }),
+        ...(rpFilter === undefined ? {} : { rpFilter }),
+        ...(routes === null ? {} : { routes: routes.get(device.ifname) ?? [] }),
       };
     });
+}
+
+/** What the main tables route where, by device; null when they were not read or are too long. */
+function parseMainRoutes(sections: ReadonlyMap<string, string>): Map<string, string[]> | null {
+  const routes = new Map<string, string[]>();
+  for (const name of ['main4', 'main6']) {
+    const text = sections.get(name);
+    if (text === undefined) return null;
+    const lines = text.split('\n').filter((line) => line.trim());
+    if (lines.length > MAX_ROUTES) return null;
+    let destination = '';
+    for (const line of lines) {
+      const first = line.trim().split(' ')[0] ?? '';
+      // the next hops of a multipath route stand on lines of their own
+      if (first !== 'nexthop') destination = first;
+      if (/^(fe80:|ff00:)/.test(destination)) continue;
+      const via = / via (?:inet6 )?(\S+)/.exec(line)?.[1];
+      const device = / dev (\S+)/.exec(line)?.[1];
+      if (!device) continue;
+      const list = routes.get(device) ?? [];
+      list.push(via ? `${destination} via ${via}` : destination);
+      routes.set(device, list);
+    }
+  }
+  return routes;
 }
 
 function parseTunnel(device: IpDevice, indexes: ReadonlyMap<string, number>): Tunnel | null {
