@@ -1,8 +1,17 @@
+import { formatEndpoint } from '../event/headers.js';
 import type { Case } from './diagnose.js';
-import { IPS_CONFIRMED, IPS_SRC_NAT_DONE, type Observation } from './observation.js';
+import {
+  IPS_CONFIRMED,
+  IPS_SRC_NAT_DONE,
+  type Conntrack,
+  type Observation,
+} from './observation.js';
 
 /** enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h */
 const IPS_DST_NAT_DONE = 1 << 8;
+
+/** Its reply tuple alone is in the table, another entry of the same flow has the original one (5.7 on). */
+export const IPS_NAT_CLASH = 1 << 12;
 
 const NAT_DONE = IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE;
 
@@ -30,3 +39,11 @@ export function enteredAt(exchange: Case, drop: Observation): number {
   );
   return first?.time ?? drop.time;
 }
+
+/** The flow that a conntrack entry is for, as the client knows it. */
+export const flowText = ({ original }: Pick<Conntrack, 'original'>): string =>
+  `${formatEndpoint(original.source)} → ${formatEndpoint(original.destination)}`;
+
+/** The same after translation. */
+export const tupleText = ({ reply }: Pick<Conntrack, 'reply'>): string =>
+  `${formatEndpoint(reply.destination)} → ${formatEndpoint(reply.source)}`;

@@ -24,8 +24,9 @@ export interface DnsNode {
   pods: 1 | 2;
   /** how many pods answer */
   backends: 1 | 2;
-  /** how long the server takes, ms */
+  /** how long the server takes, ms, and for what; see DnsServer */
   delayMs: number;
+  delayed?: DnsServer['delayed'];
   /** iptables rules of table nat besides the Service's, as iptables-save prints them */
   rules: readonly string[];
   /** rules that a packet passes between NAT and its entry's insertion: the more, the longer that takes */
@@ -79,6 +80,7 @@ route add default via 10.244.${i + 1}.1`),
       addresses: BACKENDS.slice(0, options.backends),
       port: SERVICE.port,
       delayMs: options.delayMs,
+      delayed: options.delayed ?? 'all',
     });
   } catch (error) {
     await namespaces.remove();

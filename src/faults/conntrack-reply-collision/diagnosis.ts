@@ -1,9 +1,10 @@
 import { isRequest, nameOf } from '../../explain/attempts.js';
 import type { Case, Diagnoser, Rival } from '../../explain/diagnose.js';
-import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
-import type { Claim, Diagnosis, FindingAttempt, RuledOut } from '../../explain/finding.js';
-import { enteredAt, failedInsertions } from '../../explain/insertion.js';
-import type { Conntrack, Observation } from '../../explain/observation.js';
+import { dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
+import { enteredAt, failedInsertions, flowText, tupleText } from '../../explain/insertion.js';
+import type { Observation } from '../../explain/observation.js';
+import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/repeats.js';
 import { subjectOf } from '../../explain/subject.js';
 import { count, duration, shortDuration } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';
@@ -101,12 +102,12 @@ function withWinner(
       (race
         ? `NAT looks for a free tuple among the entries that are in the table already, and neither was: the first to be inserted, ${age} earlier, won, the other packet was dropped. `
         : `The first has held that tuple for ${age}, NAT found no other for the second, and its packet was dropped. `) +
-      repeatText(exchange, drop),
+      repeatText(exchange, drop.attempt),
     cause: `conntrack-reply-collision/${race ? 'race' : 'no-free-tuple'}/${node}`,
     confidence: 'proved',
     loweredFor: [],
     subject,
-    attempts: attempts(exchange, drops),
+    attempts: attemptsUpToAnswer(exchange, drops),
     bypass: null,
     prediction: null,
     chain,
@@ -129,14 +130,14 @@ function withoutWinner(
   return {
     verdict: 'conntrack-reply-collision',
     title: `${outcomeText(exchange, subject.service)}: conntrack dropped ${count(drops.length, 'packet')} that it could not insert`,
-    summary: `On ${node}, the conntrack entry of ${noun} (${flowText(ct)}, translated to ${tupleText(ct)}) could not be inserted, and the packet was dropped: another entry has that tuple. Which one was not recorded. ${repeatText(exchange, drop)}`,
+    summary: `On ${node}, the conntrack entry of ${noun} (${flowText(ct)}, translated to ${tupleText(ct)}) could not be inserted, and the packet was dropped: another entry has that tuple. Which one was not recorded. ${repeatText(exchange, drop.attempt)}`,
     cause: `conntrack-reply-collision/unknown/${node}`,
     confidence: 'likely',
     loweredFor: [
       'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded',
     ],
     subject,
-    attempts: attempts(exchange, drops),
+    attempts: attemptsUpToAnswer(exchange, drops),
     bypass: null,
     prediction: null,
     chain: [
@@ -169,7 +170,7 @@ function insertFailed(exchange: Case, drop: Observation): Claim {
 
 /** What got through in the end, and by which tuple. */
 function recovery(exchange: Case, drop: Observation): Claim[] {
-  const again = repeatOf(exchange, drop);
+  const again = repeatOf(exchange, drop.attempt);
   if (!again) return [];
   const later = exchange.observations.findLast(
     (o) => o.attempt === again.n && isRequest(o) && o.netns === drop.netns && o.ct !== null,
@@ -187,37 +188,6 @@ function recovery(exchange: Case, drop: Observation): Claim[] {
       evidence: evidenceOf(later ?? exchange.observations.find((o) => o.attempt === again.n)),
     },
   ];
-}
-
-function repeatText(exchange: Case, drop: Observation): string {
-  const again = repeatOf(exchange, drop);
-  if (again)
-    return `Nobody tells the client: it repeated after ${duration(again.afterMs)}${exchange.outcome === 'recovered' ? ', which is the delay' : ''}.`;
-  return exchange.outcome === 'failed'
-    ? 'Nobody tells the client, and it did not repeat.'
-    : 'Nobody tells the client: it waits until it repeats.';
-}
-
-/** The next attempt that sends the same message. */
-function repeatOf(exchange: Case, drop: Observation): { n: number; afterMs: number } | null {
-  const { attempts } = exchange;
-  const lost = attempts[drop.attempt - 1];
-  const index = attempts.findIndex(
-    (a, i) => i >= drop.attempt && lost !== undefined && a.message === lost.message,
-  );
-  if (index < 0 || !lost) return null;
-  return { n: index + 1, afterMs: (attempts[index]!.startedAt - lost.startedAt) / 1e6 };
-}
-
-function attempts(exchange: Case, drops: readonly Observation[]): FindingAttempt[] {
-  return attemptsOf(exchange, drops).map((attempt, i, all) => {
-    const message = exchange.attempts[i]!.message;
-    const last = exchange.attempts.findLastIndex((a) => a.message === message) === i;
-    const answered = last && (exchange.queries[message]?.answeredAt ?? 0) !== 0;
-    return attempt.fate === 'unknown' && answered && all.length > 0
-      ? { ...attempt, fate: 'delivered' as const }
-      : attempt;
-  });
 }
 
 function ruledOut(exchange: Case, drop: Observation, winner: Rival | null): RuledOut[] {
@@ -260,13 +230,6 @@ function translation(exchange: Case, drop: Observation): Observation | undefined
       o.point === 'nat.setup' && o.attempt === drop.attempt && o.ct?.replyKey === drop.ct?.replyKey,
   );
 }
-
-const flowText = ({ original }: Pick<Conntrack, 'original'>): string =>
-  `${formatEndpoint(original.source)} → ${formatEndpoint(original.destination)}`;
-
-/** The tuple after translation, in the direction of the packet. */
-const tupleText = ({ reply }: Pick<Conntrack, 'reply'>): string =>
-  `${formatEndpoint(reply.destination)} → ${formatEndpoint(reply.source)}`;
 
 function age_(winner: Rival, drop: Observation): string {
   return shortDuration(Math.max(drop.time - winner.insertedAt, 0) / 1e6);
