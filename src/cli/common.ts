@@ -24,9 +24,15 @@ export function formatOf(options: { json?: boolean; format?: Format }): Format {
   return options.json ? 'json' : (options.format ?? 'text');
 }
 
+/** What a timer takes: 24 days. */
+const MOST_SECONDS = Math.floor(2 ** 31 / 1000) - 1;
+
 export function seconds(value: string): number {
   const n = Number(value);
-  if (!(n > 0)) throw new InvalidArgumentError('a number of seconds above 0 is wanted.');
+  if (!(n > 0 && n <= MOST_SECONDS))
+    throw new InvalidArgumentError(
+      `a number of seconds above 0 is wanted, at most ${MOST_SECONDS}.`,
+    );
   return n;
 }
 

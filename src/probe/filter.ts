@@ -258,6 +258,13 @@ export function translate(
   for (let k = 0; k <= highest; k++) emit(STORE32_IMM, FRAME, 0, scratch(k));
 
   const live = reachable(program, readable);
+  const accepts = ({ code, k }: ClassicInstruction) =>
+    (code & 7) === RET && ((code & 0x18) !== 0 || k !== 0);
+  if (!program.some((instruction, n) => live[n] && accepts(instruction)))
+    throw new SkbwhyError(
+      'bad-filter',
+      'the filter can match nothing: it looks behind the headers, or at what only a device knows',
+    );
   program.forEach((instruction, n) => {
     starts[n] = out.length;
     if (!live[n]) return;

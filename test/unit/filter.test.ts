@@ -32,7 +32,7 @@ const EXPRESSIONS = [
   'tcp[(ip[1] & 7):4] > 0x80000000',
   'ip[(ip[0] & 0xf) * 4 + ip[1]:2] = 80',
   'ip multicast or ip6 multicast',
-  'udp[300] = 1',
+  'udp[300] = 1 or tcp',
   'geneve',
 ];
 
@@ -126,13 +126,15 @@ describe('a filter expression, translated', () => {
 
   test('has no instruction that cannot be reached', () => {
     // the load can never succeed in 60 bytes: what would follow is left out
-    const program = compileClassic('udp[300] = 1');
+    const program = compileClassic('udp[300] = 1 or tcp');
     assert.ok(translate(program, 60).length < translate(program, 400).length);
   });
 });
 
 describe('a filter expression that is refused', () => {
   const cases: [string, RegExp][] = [
+    ['inbound', /match nothing/],
+    ['udp[300] = 1', /match nothing/],
     ['host example.com', /example\.com: names are not looked up/],
     ['dst kube-dns', /kube-dns: names are not looked up/],
     ['tcp port 80 and backend', /names are not looked up|unknown|not understood/],
