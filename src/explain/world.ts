@@ -60,7 +60,10 @@ export class World {
   }
 
   deviceName(netns: number, ifindex: number): string {
-    return this.device(netns, ifindex)?.fact.name ?? `device ${ifindex}`;
+    return (
+      this.device(netns, ifindex)?.fact.name ??
+      (ifindex === LOOPBACK_IFINDEX ? 'lo' : `device ${ifindex}`)
+    );
   }
 
   /** The devices of a namespace as they were known at `time`. */
@@ -139,6 +142,8 @@ export class World {
 /** How long after a change of rules its fact may come, ns. */
 const RULES_DELAY = 4e9;
 
+/** The loopback device of every namespace (include/net/flow.h); no fact tells of it. */
+const LOOPBACK_IFINDEX = 1;
 /** History is bounded: what a diagnosis can ask about is recent. */
 const HISTORY = 32;
 
