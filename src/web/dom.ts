@@ -84,6 +84,15 @@ export function together(text: string): string {
   return text.replace(/(\d) (ms|s)\b/g, '$1\u00a0$2');
 }
 
+/** A moment (ISO 8601) by the reader's clock. */
+export function localTime(iso: string): string {
+  return new Date(iso).toLocaleString(undefined, {
+    dateStyle: 'medium',
+    timeStyle: 'medium',
+    hourCycle: 'h23',
+  });
+}
+
 function present(children: Child[]): (Node | string)[] {
   return children.filter((child) => child !== null && child !== false && child !== undefined);
 }

@@ -9,7 +9,7 @@ import type {
 } from '../explain/finding.js';
 import { count, duration } from '../explain/wording.js';
 import { evidenceOf, type Cause, type FindingEntry, type UnexplainedEntry } from './board.js';
-import { h, prose, together, type Child } from './dom.js';
+import { h, localTime, prose, together, type Child } from './dom.js';
 import { attemptName, ladder } from './ladder.js';
 import type { SessionRecords } from './records.js';
 
@@ -140,7 +140,7 @@ function times({ startedAt, delayMs, lostEvents }: Finding | Unexplained): HTMLE
   return h(
     'p',
     { class: 'times' },
-    h('time', { datetime: startedAt }, new Date(startedAt).toLocaleString()),
+    h('time', { datetime: startedAt }, localTime(startedAt)),
     ` · ${duration(delayMs)}`,
     lostEvents > 0 && ` · ${count(lostEvents, 'event')} lost meanwhile`,
   );
@@ -287,7 +287,7 @@ function sameCause(entry: FindingEntry, cause: Cause, actions: Actions): HTMLEle
                     'data-key': key,
                     click: () => actions.select(key),
                   },
-                  new Date(finding.startedAt).toLocaleTimeString(),
+                  localTime(finding.startedAt),
                 ),
               ),
               h('td', {}, h('code', {}, finding.subject.client)),

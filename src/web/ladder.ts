@@ -1,6 +1,6 @@
 import type { Finding, FindingAttempt } from '../explain/finding.js';
 import { duration, hex, hex16, hex32 } from '../explain/wording.js';
-import { h, svg, type Child } from './dom.js';
+import { h, svg, together, type Child } from './dom.js';
 
 /** The axis ends so much after the last thing on it. */
 const ROOM = 1.06;
@@ -158,6 +158,7 @@ function fate(attempt: FindingAttempt, showDrop: (() => void) | null): HTMLEleme
         h('b', {}, 'dropped'),
         ' ',
         h('code', {}, attempt.dropReason ?? 'no reason given'),
+        ' ',
         attempt.dropLocation === null ? null : h('small', {}, `at ${attempt.dropLocation}`),
       ];
       return h(
@@ -185,7 +186,14 @@ function facts(attempt: FindingAttempt): HTMLElement {
   const { mark, hash, outerPort, outerConntrack, checksum } = attempt;
   const cells: HTMLElement[] = [];
   const cell = (name: string, mood: string | null, ...value: Child[]): void =>
-    void cells.push(h('div', { class: mood }, h('dt', {}, name), h('dd', {}, ...value)));
+    void cells.push(
+      h(
+        'div',
+        { class: `${name.replaceAll(' ', '-')} ${mood ?? ''}` },
+        h('dt', {}, name),
+        h('dd', {}, ...value),
+      ),
+    );
   if (mark !== null) cell('mark', mark === 0 ? null : 'odd', h('code', {}, hex(mark)));
   if (outerPort?.wire != null) {
     const { expected, wire } = outerPort;
@@ -199,7 +207,7 @@ function facts(attempt: FindingAttempt): HTMLElement {
   if (outerConntrack) {
     const { state, snat, ageMs } = outerConntrack;
     const age = state === 'existing' ? `, ${duration(ageMs)} old` : '';
-    cell('outer conntrack', snat ? 'odd' : null, `${state}${age}${snat ? ', SNAT' : ''}`);
+    cell('outer conntrack', snat ? 'odd' : null, together(`${state}${age}${snat ? ', SNAT' : ''}`));
   }
   if (checksum) {
     const { before, after, expected } = checksum;

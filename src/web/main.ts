@@ -98,6 +98,8 @@ class Page {
     const before = this.shown;
     this.shown = evidence && this.selected ? { evidence, entry: this.selected } : null;
     this.draw();
+    // where it is opened over the page, what was clicked stays in sight
+    if (this.shown) document.activeElement?.scrollIntoView({ block: 'nearest' });
     // closed: back to where it was opened
     if (!this.shown && before)
       document
@@ -129,6 +131,9 @@ class Page {
     const causes = board.causes();
     const unexplained = board.unexplainedEntries();
     this.follow(causes, unexplained);
+    for (const cause of causes)
+      if (cause.findings.some(({ key }) => key === this.selected))
+        for (const { key } of cause.findings) this.unread.delete(key);
     this.playback.set(board.playback);
     this.drawList(causes, unexplained);
     this.drawDetail(causes);

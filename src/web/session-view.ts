@@ -1,6 +1,6 @@
 import { count } from '../explain/wording.js';
 import type { SessionHeader } from '../session/session.js';
-import { h, prose, type Child } from './dom.js';
+import { h, localTime, prose, type Child } from './dom.js';
 
 /** What is watched, and what is not. */
 export function sessionView(header: SessionHeader, server: string): Child[] {
@@ -24,7 +24,7 @@ export function sessionView(header: SessionHeader, server: string): Child[] {
         { class: 'pairs' },
         pair('node', header.node),
         pair('kernel', `${kernel.release} (${kernel.machine})`),
-        pair('session', `${header.id}, since ${new Date(header.startedAt).toLocaleString()}`),
+        pair('session', `${header.id}, since ${localTime(header.startedAt)}`),
         pair('namespaces', header.netns?.join(', ') ?? 'every one that can be found'),
         pair('filter', header.filter ?? 'none'),
         pair('served by', `skbwhy ${server}`),
