@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { fileError } from './file-error.js';
 import { FileWriter } from './file-writer.js';
 import { recordSize, recordTime } from './records.js';
 import { outgrown, writeFacts } from './rotation.js';
@@ -49,9 +50,15 @@ export class FlightRecorder {
     private readonly options: FlightOptions,
   ) {}
 
-  /** Throws where the folder cannot be made. */
+  /** Makes the folder where it is not there. Throws `file-unwritable`. */
   static async create(header: SessionHeader, options: FlightOptions): Promise<FlightRecorder> {
-    await mkdir(options.folder, { recursive: true });
+    try {
+      await mkdir(options.folder);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST')
+        return new FlightRecorder(header, options);
+      throw fileError('file-unwritable', options.folder, error, 'choose another --flight-dir');
+    }
     return new FlightRecorder(header, options);
   }
 

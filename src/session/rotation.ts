@@ -1,6 +1,7 @@
 import { readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { encodeFact } from '../event/fact.js';
+import { fileError } from './file-error.js';
 import { FileWriter } from './file-writer.js';
 import { recordTime } from './records.js';
 import type { Batch, SessionHeader } from './session.js';
@@ -52,7 +53,11 @@ export class RotatingRecorder {
     options: RotationOptions,
   ): Promise<RotatingRecorder> {
     const recorder = new RotatingRecorder(file, header, options);
-    await recorder.open();
+    try {
+      await recorder.open();
+    } catch (error) {
+      throw fileError('file-unwritable', file, error, 'choose another place');
+    }
     return recorder;
   }
 
