@@ -239,8 +239,8 @@ export interface Race {
   timeoutMs: number;
   /** what client `client` (from 0) asks for in try `n` */
   plan(client: number, n: number): LookupPlan;
-  /** conntrack counter that rises when it happened */
-  counter: 'insert_failed' | 'drop' | 'clash_resolve';
+  /** conntrack counters of which one rises when it happened */
+  counters: readonly ('insert_failed' | 'drop' | 'clash_resolve')[];
 }
 
 /** Tries in one volley: after each the counters are read. */
@@ -266,7 +266,7 @@ export async function provoke(
   const startedAt = new Date().toISOString();
   const stop = () => clients.forEach((client) => client.stop());
   signal?.addEventListener('abort', stop, { once: true });
-  const before = await conntrackCounter(namespaces, race.counter);
+  const before = await conntrackCounters(namespaces, race.counters);
   try {
     for (let happened = false; !happened && tries < race.tries && !signal?.aborted;) {
       const numbers = Array.from({ length: Math.min(VOLLEY, race.tries - tries) }, () => tries++);
@@ -286,7 +286,7 @@ export async function provoke(
           if (m.ms !== null && m.sent === volleys[i]!.lookups[m.index]!.types.length) healthy++;
           else results.push(resultOf(client.role, m));
         }
-      happened = (await conntrackCounter(namespaces, race.counter)) > before;
+      happened = (await conntrackCounters(namespaces, race.counters)) > before;
     }
   } catch (error) {
     if (!signal?.aborted) throw error;
@@ -322,11 +322,14 @@ function resultOf(role: string, m: LookupMeasurement): ClientResult {
   };
 }
 
-/** A counter of conntrack in the node's namespace, all CPUs together (conntrack -S). */
-export async function conntrackCounter(namespaces: Namespaces, name: string): Promise<number> {
+/** Counters of conntrack in the node's namespace, all of them and all CPUs together (conntrack -S). */
+async function conntrackCounters(
+  namespaces: Namespaces,
+  names: readonly string[],
+): Promise<number> {
   const text = await namespaces.script('node', 'conntrack -S');
-  return [...text.matchAll(new RegExp(`\\b${name}=(\\d+)`, 'g'))].reduce(
-    (sum, [, value]) => sum + Number(value),
+  return [...text.matchAll(/\b(\w+)=(\d+)/g)].reduce(
+    (sum, [, name = '', value]) => sum + (names.includes(name) ? Number(value) : 0),
     0,
   );
 }

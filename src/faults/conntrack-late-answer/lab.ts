@@ -98,7 +98,7 @@ async function up(
           tries: settings.tries,
           repeatMs: settings.repeatAfter * 1000,
           timeoutMs: settings.timeout * 1000,
-          counter: 'clash_resolve',
+          counters: ['clash_resolve'],
           plan: (_, n) => ({
             name: `try-${n}.example.com`,
             types: [TYPE_A, TYPE_AAAA],

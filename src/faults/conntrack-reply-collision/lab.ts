@@ -98,7 +98,7 @@ async function up(
           tries: settings.tries,
           repeatMs: settings.repeatAfter * 1000,
           timeoutMs: settings.timeout * 1000,
-          counter: 'drop',
+          counters: ['drop'],
           plan: (client, n) => ({
             name: `try-${n}.client-${client + 1}.example.com`,
             types: [TYPE_A],
