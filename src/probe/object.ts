@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
 import type { PlanEntry } from '../event/point.js';
 import { Btf } from './btf.js';
@@ -10,6 +11,10 @@ import type { ProgramName } from './points.js';
 const BPF_PROG_TYPE_NETFILTER = 32;
 const BPF_NETFILTER = 45;
 const EPERM = 1;
+/** what says nothing about a program: the verifier was interrupted by a signal, or had no memory */
+const PASSING = new Set([constants.errno.EINTR, constants.errno.EAGAIN, constants.errno.ENOMEM]);
+/** libbpf itself tries five times */
+const TRIES = 3;
 /** the function that is a filter's place */
 const SLOT = 'expression';
 /** functions with pointer arguments that are not static, which only Linux 5.13 takes; all for the filter */
@@ -119,7 +124,7 @@ function lastWords(log: Buffer): string {
  */
 export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedObject {
   const refused = new Map<ProgramName, string>();
-  for (;;) {
+  for (let tries = 1; ; tries++) {
     const plan = planPoints(btf, refused);
     if (plan.programs.size === 0)
       throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
@@ -129,7 +134,9 @@ export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedOb
     if (attempt.errno !== EPERM) attempt = tryLoad(bytes, plan, ringBytes, true);
     if ('programs' in attempt) return attempt;
     if (attempt.errno === EPERM) throw new SkbwhyError('no-privilege', NO_PRIVILEGE);
-    if (!attempt.culprit)
+    const passing = PASSING.has(attempt.errno);
+    if (passing && tries < TRIES) continue;
+    if (passing || !attempt.culprit)
       throw new SkbwhyError(
         'kernel-refused',
         `the kernel refuses the eBPF object: ${errnoName(attempt.errno)}`,
