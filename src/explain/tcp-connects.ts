@@ -128,24 +128,26 @@ export class TcpConnects implements Tracker {
     const key = keyOf(own, isn);
     const client = keyOf(sourceKey(own), isn);
     let connect = this.byKey.get(key) ?? this.byKey.get(client);
+    // A first SYN that waited for a neighbour until it died began when connect() was called.
+    const drop = point === Point['packet.drop'];
+    const began = drop ? (this.pending.get(cursor.sock)?.time ?? time) : time;
     // The entry of a tunnel packet is that of the tunnel.
     if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
       const original = keyOf(tupleKey(bytes, base + AT.original), isn);
       const translated = keyOf(reverseKey(tupleKey(bytes, base + AT.reply)), isn);
       connect ??= this.byKey.get(original) ?? this.byKey.get(translated);
-      connect ??= this.begin(isn, cursor.netns, time, own);
+      connect ??= this.begin(isn, cursor.netns, began, own);
       this.alias(connect, original);
       this.alias(connect, translated);
     }
-    connect ??= this.begin(isn, cursor.netns, time, own);
+    connect ??= this.begin(isn, cursor.netns, began, own);
     this.alias(connect, key);
     this.alias(connect, client);
 
-    const drop = point === Point['packet.drop'];
     const ipId = headers.flow.identification(bytes);
     const previous = connect.attempts.length;
     if (!drop || previous === 0) {
-      const again = connect.arrive(placeOf(cursor), ipId, time);
+      const again = connect.arrive(placeOf(cursor), ipId, previous === 0 ? began : time);
       if (again && previous > 0) this.registry.judge(connect);
     }
     this.adopt(connect, cursor.sock);

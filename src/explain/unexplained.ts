@@ -60,7 +60,11 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     excluded.push(
       `no traced namespace dropped a packet of it (packet.drop was attached, no event was lost)`,
     );
-  if (subject.tunnel === null && requests.length > 0)
+  if (
+    subject.tunnel === null &&
+    requests.length > 0 &&
+    !requests.some((o) => o.point === 'tunnel.transmit')
+  )
     excluded.push(`double-snat: no ${noun} of it entered a tunnel`);
 
   const next: string[] = [];
