@@ -92,10 +92,9 @@ export class Lookup extends Exchange {
   }
 
   get answered(): boolean {
-    return (
-      this.queries.every((query) => query.answeredAt !== 0) &&
-      (this.retry === null || this.retry.openedAt !== 0)
-    );
+    // Once it asks over TCP it does not listen to UDP any more.
+    if (this.retry) return this.retry.openedAt !== 0;
+    return this.queries.every((query) => query.answeredAt !== 0);
   }
 
   /** CLOCK_MONOTONIC ns; of the last answer */
@@ -175,6 +174,8 @@ export class DnsLookups implements Tracker {
 
   /** A SYN or its answer on port 53: the same question again, after an answer was truncated. */
   retried({ cursor, headers, session, time, point }: Seen): void {
+    // What becomes of the connection is a matter of the exchange that it is itself.
+    if (point === Point['packet.drop']) return;
     const { flow } = headers;
     const { bytes } = cursor;
     const handshake = flow.flags & (TCP_SYN | TCP_ACK);
@@ -195,7 +196,7 @@ export class DnsLookups implements Tracker {
         ?.findLast(({ retry }) => retry?.flow === key && retry.isn === isn);
       if (!lookup?.retry) return;
       lookup.add(cursor, session, time);
-      if (point === Point['packet.drop'] || cursor.netns !== lookup.netns) return;
+      if (cursor.netns !== lookup.netns) return;
       lookup.retry.openedAt ||= time;
       if (lookup.answered) this.ending.add(lookup);
     }
@@ -320,6 +321,8 @@ export class DnsLookups implements Tracker {
       this.recent.set(client, recent);
       if (recent.length > MAX_RECENT) recent.shift();
     }
+    const asked = lookup.queries.findIndex((query) => isRepeat(query, message));
+    if (asked >= 0) return { lookup, query: asked };
     lookup.queries.push({
       id: message.id,
       port: flow.sport,
@@ -364,6 +367,16 @@ function mayGoOn(lookup: Lookup): boolean {
   return lookup.queries.some((query) => query.rcode === NXDOMAIN || query.truncated);
 }
 
+/** The same question again, perhaps to another server or from another socket: it keeps its id. */
+function isRepeat(query: Query, message: DnsMessage): boolean {
+  return (
+    query.id === message.id &&
+    query.name === message.name &&
+    query.type === message.type &&
+    query.answeredAt === 0
+  );
+}
+
 /**
  * Does a question go on with a lookup? A and AAAA leave one socket; a repeat to another server keeps
  * its id (glibc, musl and c-ares send the same bytes again); the next step of a search list follows
@@ -371,8 +384,9 @@ function mayGoOn(lookup: Lookup): boolean {
  */
 function continues(lookup: Lookup, message: DnsMessage, port: number, time: number): boolean {
   const { queries, answered } = lookup;
-  const same = queries.find((query) => query.name === message.name && query.type === message.type);
-  if (same) return same.id === message.id && same.answeredAt === 0;
+  if (queries.some((query) => isRepeat(query, message))) return true;
+  if (queries.some((query) => query.name === message.name && query.type === message.type))
+    return false;
   if (queries.some((query) => query.name === message.name && query.port === port)) return true;
   const last = queries.at(-1)!;
   return (

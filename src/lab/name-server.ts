@@ -62,10 +62,17 @@ async function serve(server: NameServer): Promise<void> {
   await new Promise<void>((resolve) => udp.bind(port, resolve));
   const tcp = createServer((socket) => {
     socket.on('error', () => undefined);
-    socket.on('data', (data) => {
-      const reply = answer(data.subarray(2), server, false);
-      const length = Buffer.from([reply.length >> 8, reply.length & 255]);
-      setTimeout(() => socket.write(Buffer.concat([length, reply])), delayMs);
+    let pending = Buffer.alloc(0);
+    socket.on('data', (data: Buffer) => {
+      pending = Buffer.concat([pending, data]);
+      // each message after its length (RFC 1035, section 4.2.2)
+      while (pending.length >= 2 && pending.length >= 2 + pending.readUInt16BE(0)) {
+        const end = 2 + pending.readUInt16BE(0);
+        const reply = answer(pending.subarray(2, end), server, false);
+        const length = Buffer.from([reply.length >> 8, reply.length & 255]);
+        setTimeout(() => socket.write(Buffer.concat([length, reply])), delayMs);
+        pending = pending.subarray(end);
+      }
     });
   });
   await new Promise<void>((resolve) => tcp.listen({ port, host: '0.0.0.0' }, resolve));
