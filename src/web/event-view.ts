@@ -1,6 +1,7 @@
+import { rcodeName, typeName, type DnsMessage } from '../event/dns.js';
 import type { Fact } from '../event/fact.js';
 import type { EventRow, LayerRow, TupleRow } from '../export/event-row.js';
-import { duration, hex, hex16, hex32 } from '../explain/wording.js';
+import { count, duration, hex, hex16, hex32 } from '../explain/wording.js';
 import { h, type Child } from './dom.js';
 import { MEANING } from './points.js';
 import type { Decoded } from './records.js';
@@ -9,12 +10,10 @@ type Row = [name: string, ...value: Child[]] | null;
 
 /** A record with every field that says something. */
 export function eventView(decoded: Decoded): Child[] {
-  return decoded.type === 'event'
-    ? eventParts(decoded.row, decoded.bytes)
-    : factParts(decoded.fact, decoded.timeMs);
+  return decoded.type === 'event' ? eventParts(decoded) : factParts(decoded.fact, decoded.timeMs);
 }
 
-function eventParts(row: EventRow, bytes: Uint8Array): Child[] {
+function eventParts({ row, dns, bytes }: Decoded & { type: 'event' }): Child[] {
   return [
     h('p', { class: 'meaning' }, MEANING[row.point as keyof typeof MEANING] ?? ''),
     row.drop &&
@@ -35,6 +34,7 @@ function eventParts(row: EventRow, bytes: Uint8Array): Child[] {
       ['CPU', String(row.cpu)],
     ),
     ...flowParts(row),
+    dns && dnsPart(dns),
     ...checksumParts(row),
     ...conntrackParts(row),
     ...socketParts(row),
@@ -97,6 +97,19 @@ function layer(one: LayerRow, length: number | null, more: Row): HTMLElement {
     one.checksum === null ? null : ['checksum', h('code', {}, hex16(one.checksum))],
     one.identification === null ? null : ['identification', String(one.identification)],
     length === null ? null : ['length', `${length} bytes`],
+  );
+}
+
+function dnsPart(dns: DnsMessage): HTMLElement {
+  return part(
+    dns.response ? 'DNS answer' : 'DNS question',
+    pairs(
+      ['name', dns.name === null ? 'not recorded whole' : h('code', {}, dns.name || '.')],
+      dns.type === 0 ? null : ['type', typeName(dns.type)],
+      dns.response ? ['result', `${rcodeName(dns.rcode)}, ${count(dns.answers, 'record')}`] : null,
+      dns.truncated ? ['truncated', 'yes: it is asked again over TCP'] : null,
+      ['identification', String(dns.id)],
+    ),
   );
 }
 

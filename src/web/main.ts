@@ -1,6 +1,6 @@
 import type { Evidence } from '../explain/finding.js';
 import { count, duration } from '../explain/wording.js';
-import { Board, type Cause, type Entry, type UnexplainedEntry } from './board.js';
+import { Board, inOrder, type Cause, type Entry, type UnexplainedEntry } from './board.js';
 import { Connection, type ConnectionState } from './connection.js';
 import { byId, h, refill, together, type Child } from './dom.js';
 import { eventView } from './event-view.js';
@@ -15,7 +15,6 @@ import {
 import { PlaybackBar } from './playback.js';
 import { figure, Rates } from './rates.js';
 import { sessionView } from './session-view.js';
-import { inOrder } from './board.js';
 
 /** What came within this time is shown together, ms. */
 const DRAW_MS = 50;
@@ -38,6 +37,10 @@ class Page {
   private readonly unread = new Set<string>();
   private timer = 0;
   private drawnSession = '';
+  /** the server speaks of things that this version of the page cannot read */
+  private unreadable = false;
+  private drawnDetail: readonly unknown[] = [];
+  private drawMs = 0;
   private total = 0;
   private counted = { records: this.board.records, events: 0 };
 
@@ -45,8 +48,13 @@ class Page {
     this.connection = new Connection(
       {
         message: (message) => {
-          const entry = this.board.take(message);
-          if (entry) this.news(entry);
+          try {
+            const entry = this.board.take(message);
+            if (entry) this.news(entry);
+          } catch (error) {
+            this.unreadable = true;
+            console.error(error);
+          }
           // records alone change figures only, which are drawn once a second
           if (message.type !== 'records') this.drawSoon();
         },
@@ -121,12 +129,14 @@ class Page {
   // --- how it is shown
 
   private drawSoon(): void {
-    this.timer ||= window.setTimeout(() => this.draw(), DRAW_MS);
+    // at most a third of the time goes into drawing, however much is told
+    this.timer ||= window.setTimeout(() => this.draw(), Math.max(DRAW_MS, 2 * this.drawMs));
   }
 
   private draw(): void {
     window.clearTimeout(this.timer);
     this.timer = 0;
+    const start = performance.now();
     const { board } = this;
     const causes = board.causes();
     const unexplained = board.unexplainedEntries();
@@ -140,6 +150,7 @@ class Page {
     this.drawEvent();
     this.drawSession();
     const found = causes.length + unexplained.length;
+    this.drawMs = performance.now() - start;
     document.title = `${found > 0 ? `(${found}) ` : ''}skbwhy${board.records ? ` · ${board.records.header.node}` : ''}`;
   }
 
@@ -191,7 +202,7 @@ class Page {
     const current = findings.some((entry) => entry.key === this.selected);
     const unread = findings.some((entry) => this.unread.has(entry.key));
     return this.card(
-      { key, current, unread, open: worst.key, mood: finding.outcome },
+      { key, current, unread, open: worst.key },
       h('code', { class: 'code' }, finding.verdict),
       finding.title,
       h(
@@ -214,7 +225,6 @@ class Page {
         current: key === this.selected,
         unread: this.unread.has(key),
         open: key,
-        mood: unexplained.outcome,
       },
       null,
       unexplained.title,
@@ -224,7 +234,7 @@ class Page {
   }
 
   private card(
-    state: { key: string; current: boolean; unread: boolean; open: string; mood: string },
+    state: { key: string; current: boolean; unread: boolean; open: string },
     verdict: Child,
     title: string,
     badges: HTMLElement,
@@ -235,7 +245,7 @@ class Page {
       'button',
       {
         type: 'button',
-        class: `card ${state.mood} ${state.unread ? 'unread' : ''}`,
+        class: state.unread ? 'card unread' : 'card',
         'aria-current': state.current ? 'true' : null,
         'data-key': state.key,
         click: () => this.select(state.open),
@@ -252,6 +262,12 @@ class Page {
     const detail = byId('detail');
     const entry = this.selected === null ? undefined : this.board.entries.get(this.selected);
     document.body.classList.toggle('empty', !entry);
+    const cause = causes.find(({ findings }) => findings.some((each) => each === entry));
+    // what is the same is left alone: somebody may be marking a line of it
+    const { shown } = this;
+    const drawn = [entry, entry?.records.additions, cause?.findings.length, shown?.evidence];
+    if (entry && drawn.every((each, i) => each === this.drawnDetail[i])) return;
+    this.drawnDetail = drawn;
     if (!entry) return refill(detail, ...this.nothingYet());
     this.fetchEvidence(entry);
     const actions: Actions = {
@@ -260,8 +276,7 @@ class Page {
       shown: this.shown?.evidence ?? null,
     };
     if (entry.kind === 'unexplained') return refill(detail, ...unexplainedView(entry, actions));
-    const cause = causes.find(({ findings }) => findings.includes(entry))!;
-    refill(detail, ...findingView(entry, cause, actions));
+    refill(detail, ...findingView(entry, cause!, actions));
   }
 
   /** Asks the server for the records behind a finding that are not here. */
@@ -409,7 +424,10 @@ class Page {
     const element = byId('connection');
     let mood: string;
     let text: string;
-    if (connected.state === 'open' && board.records) {
+    if (this.unreadable) {
+      mood = 'bad';
+      text = 'the server is of another version: reload this page';
+    } else if (connected.state === 'open' && board.records) {
       mood = board.ended === null ? 'good' : 'plain';
       text = board.ended !== null ? 'ended' : board.playback ? 'replay' : 'live';
     } else if (connected.state === 'broken') {

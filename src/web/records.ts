@@ -1,9 +1,11 @@
 import { conversionFrom, type Conversion } from '../event/conversion.js';
 import { AT, Cursor } from '../event/cursor.js';
+import type { DnsMessage } from '../event/dns.js';
 import { decodeFact, RECORD_EVENT, RECORD_FACT, type Fact } from '../event/fact.js';
 import { Headers, IPPROTO_TCP, TCP_ACK, TCP_SYN } from '../event/headers.js';
 import { Point, POINTS } from '../event/point.js';
 import type { Evidence } from '../explain/finding.js';
+import { Observation } from '../explain/observation.js';
 import { World } from '../explain/world.js';
 import { eventRow, type EventRow } from '../export/event-row.js';
 import { damageOf } from '../session/records.js';
@@ -22,7 +24,7 @@ const DROP = Point['packet.drop'];
 
 /** A record with its numbers named. */
 export type Decoded =
-  | { type: 'event'; row: EventRow; bytes: Uint8Array }
+  | { type: 'event'; row: EventRow; dns: DnsMessage | null; bytes: Uint8Array }
   | { type: 'fact'; seq: number; timeMs: number; fact: Fact };
 
 /**
@@ -41,6 +43,8 @@ export class SessionRecords {
   events = 0;
   /** events lost in the kernel meanwhile */
   lost = 0;
+  /** counts the times that older records came, by which findings are shown better */
+  additions = 0;
 
   constructor(readonly header: SessionHeader) {
     this.conversion = conversionFrom(header.layout);
@@ -77,6 +81,7 @@ export class SessionRecords {
     const cursor = this.cursor.reset(records, 0);
     for (let i = 0; cursor.next(); i++)
       this.keep(seqs[i]!, records.subarray(cursor.base, cursor.base + cursor.size));
+    this.additions++;
   }
 
   /** Holds on to these records; false where one of them is not here. */
@@ -105,7 +110,8 @@ export class SessionRecords {
       return { type: 'fact', seq, timeMs: this.sinceStart(cursor.time), fact: cursor.fact() };
     const row = eventRow(cursor, this.header, { world: this.world, proofs: new Map() });
     const bytes = record.subarray(AT.packet, AT.packet + (row.captured ?? 0));
-    return { type: 'event', row, bytes };
+    const { dns } = new Observation(record, { session: this.header.id, seq }, this.world, 0);
+    return { type: 'event', row, dns, bytes };
   }
 
   /** What a record is, in a word: the name of the observation point, or of the fact. */

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
 import type { Fact } from '../../src/event/fact.js';
+import { loadFaults } from '../../src/faults/registry.js';
 import { Running } from '../live/daemon.js';
 import {
   assertAccessible,
@@ -14,7 +15,9 @@ import {
   type Complaints,
   type View,
 } from './browser.js';
-import { RECORDED, rewrite } from './recorded.js';
+import { fileOf, RECORDED, rewrite } from './recorded.js';
+
+const faults = await loadFaults();
 
 let browser: Browser;
 const folder = mkdtempSync(join(tmpdir(), 'skbwhy-page-'));
@@ -60,6 +63,8 @@ describe('the page of a replay', () => {
   test('shows the finding by itself: verdict, ladder, prediction, proof, remedies', () =>
     withPage(RECORDED, {}, async (page) => {
       await heading(page).getByText('1 SYN spoiled by a second SNAT').waitFor();
+      // as it stands in the end: it is told when it is proved, and again when it is over
+      await page.locator('main .badge', { hasText: 'recovered' }).waitFor();
       const main = page.locator('main');
       const text = (await main.innerText()).replaceAll('\u00a0', ' ');
       for (const words of [
@@ -210,6 +215,21 @@ describe('the page of a replay', () => {
           await assertFits(page);
         });
       });
+
+  for (const { verdict } of faults)
+    test(`shows the recorded session of ${verdict}, with every event behind it`, () =>
+      withPage(fileOf(verdict), { width: 1000 }, async (page) => {
+        const code = page.locator('main .verdict code.code', { hasText: verdict });
+        if ((await page.locator('nav li').first().waitFor(), await code.count()) === 0)
+          await page.locator('nav button', { hasText: verdict }).first().click();
+        await code.waitFor();
+        for (const chip of await page.locator('.chain .event-chip').all()) {
+          await chip.click();
+          assert.doesNotMatch(await event(page).innerText(), /no longer kept/);
+        }
+        await assertAccessible(page);
+        await assertFits(page);
+      }));
 
   test('names made of HTML stay text', async () => {
     const file = join(folder, 'html.skbw');

@@ -5,9 +5,12 @@ import { Point, type PointName } from '../../src/event/point.js';
 import { openFile } from '../../src/session/file-reader.js';
 import { FileWriter } from '../../src/session/file-writer.js';
 
-export const RECORDED = fileURLToPath(
-  new URL('../../../src/faults/double-snat/session.skbw', import.meta.url),
-);
+/** The recorded session of a fault. */
+export function fileOf(verdict: string): string {
+  return fileURLToPath(new URL(`../../../src/faults/${verdict}/session.skbw`, import.meta.url));
+}
+
+export const RECORDED = fileOf('double-snat');
 
 export interface Changes {
   fact?: (fact: Fact) => Fact;
