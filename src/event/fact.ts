@@ -148,6 +148,8 @@ export interface DroppingRule extends NatRule {
   action: 'drop' | 'reject';
   /** no rule but the base chain's policy */
   policy?: true;
+  /** a rule before it, in its chain or on the way to that, may return: not all that fits comes here */
+  skippable?: true;
   /** every condition on the way from the base chain to it, its own last */
   when: RuleCondition[];
 }

@@ -10,8 +10,10 @@ export type Hook = DroppingRule['hook'];
 /** Judges every condition on the way to a rule for the packet of an event at one of its hooks. */
 export function meets(rule: DroppingRule, o: Observation): Meets {
   let result: Meets = 'yes';
-  for (const condition of rule.when) {
-    const one = judge(condition, rule.hook, o);
+  for (const [i, condition] of rule.when.entries()) {
+    let one = judge(condition, rule.hook, o);
+    // the mark is that of the end: on the way rules may have changed it
+    if (condition.match === 'mark' && i < rule.when.length - 1) one = 'maybe';
     if (one === 'no') return 'no';
     if (one === 'maybe') result = 'maybe';
   }

@@ -17,7 +17,7 @@ function assertRule(report: LabReport, place: RegExp, did: 'dropped' | 'rejected
   assert.ok(healthy.every((client) => client.ok));
 }
 
-describe('a rule that drops or rejects', { concurrency: 2 }, () => {
+describe('a rule that drops or rejects', { concurrency: 4 }, () => {
   for (const [settings, place] of [
     [{ rules: 'iptables-legacy', chain: 'PREROUTING' }, /iptables-legacy raw\/LAB, rule 1/],
     [{ rules: 'iptables-legacy', chain: 'INPUT' }, /iptables-legacy filter\/LAB, rule 1/],
@@ -39,6 +39,17 @@ describe('a rule that drops or rejects', { concurrency: 2 }, () => {
         assertRule(report, /8080/, 'rejected');
         assert.equal(report.clients[0]?.error, 'ECONNREFUSED');
       });
+
+  for (const rules of ['iptables-legacy', 'nft'])
+    test(`${rules} meets lookups too`, async () => {
+      const report = await faultLab('policy-drop', { rules, clients: 0, lookups: 2, timeout: 0.8 });
+      assert.deepEqual(
+        report.findings.map(({ verdict, confidence }) => ({ verdict, confidence })),
+        Array(2).fill({ verdict: 'policy-drop', confidence: 'proved' }),
+      );
+      assert.match(report.findings[0]!.title, /the query dropped by .*dport 53/);
+      assert.deepEqual(report.unexplained, []);
+    });
 
   test('beside a double SNAT, neither is blamed for the other', async () => {
     const script = `set -e

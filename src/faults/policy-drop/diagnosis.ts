@@ -104,15 +104,26 @@ function byRule(drop: Observation, suspects: readonly Candidate[] | null): boole
   return suspects === null ? drop.ct !== null : suspects.length > 0;
 }
 
-/** The one rule that can have done it: the only one that fits, or the only one that surely does before others. */
+/**
+ * The one rule that can have done it: the only one that fits, or the first of several of one base
+ * chain, when nothing can have led around it (packets that an earlier rule accepts leave the whole
+ * chain, so that none of the others has dropped them either).
+ */
 function theRule(suspects: readonly Candidate[] | null): DroppingRule | null {
-  if (!suspects) return null;
-  const sure = suspects.filter((one) => one.meets === 'yes');
-  // a policy comes after every rule of its chain
-  const rules = sure.filter(({ rule }) => !rule.policy);
-  if (rules.length > 0) return suspects.length === sure.length ? rules[0]!.rule : null;
-  return suspects.length === 1 ? suspects[0]!.rule : null;
+  const [first, ...others] = suspects ?? [];
+  if (!first) return null;
+  if (others.length === 0) return first.rule;
+  const base = baseOf(first.rule);
+  const alone =
+    first.meets === 'yes' &&
+    !first.rule.skippable &&
+    !first.rule.policy &&
+    others.every((one) => one.meets === 'yes' && baseOf(one.rule) === base);
+  return alone ? first.rule : null;
 }
+
+const baseOf = (rule: DroppingRule): string =>
+  [rule.backend, rule.family, rule.table, rule.hook, rule.priority].join(' ');
 
 function ruleClaim(
   node: string,
@@ -124,7 +135,7 @@ function ruleClaim(
   if (rule)
     return {
       claim: 'which-rule',
-      text: `Of the rules of ${node} that drop or reject there, only ${quote(rule)} fits the packet.`,
+      text: `Of the rules of ${node} that drop or reject there, ${suspects!.length === 1 ? `only ${quote(rule)} fits the packet` : `${quote(rule)} is the first that fits the packet`}.`,
       evidence,
     };
   if (suspects && suspects.length > 0)

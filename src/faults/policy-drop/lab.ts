@@ -51,6 +51,13 @@ const SETTINGS = [
     help: 'connections that the rule meets, all at once',
   },
   {
+    key: 'lookups',
+    kind: 'number',
+    default: 0,
+    range: [0, 100],
+    help: 'DNS lookups beside them that it meets too, all at once; with direction=request, family=ipv4',
+  },
+  {
     key: 'healthy',
     kind: 'number',
     default: 1,
@@ -76,7 +83,9 @@ export const lab = defineLab({
   title: 'a server whose packets a rule drops or rejects',
   settings: SETTINGS,
   up: (settings, signal) => {
-    const { family, chain, clients, healthy, timeout } = settings;
+    const { family, chain, clients, healthy, lookups, timeout } = settings;
+    if (lookups > 0 && (family === 'ipv6' || settings.direction === 'answer'))
+      throw new SkbwhyError('bad-option', '--set lookups: not with family=ipv6, direction=answer');
     const scripts = routedScripts(family);
     const server = chain === 'INPUT' ? 'node' : 'server';
     const client = chain === 'OUTPUT' ? 'node' : 'client';
@@ -90,6 +99,12 @@ export const lab = defineLab({
         servers: { [server]: { answer: [PORT, HEALTHY_PORT] } },
         clients: {
           [client]: [...many(clients, PORT, 'faulty'), ...many(healthy, HEALTHY_PORT, 'healthy')],
+        },
+        lookups: {
+          [client]: Array.from({ length: lookups }, (_, i) => ({
+            ...{ purpose: 'faulty', name: `lab${i}.test`, servers: [address] },
+            ...{ resolver: 'once' as const, timeoutMs: timeout * 1000 },
+          })),
         },
         node: 'node',
         environment: { SKBWHY_SERVER: address },
@@ -132,13 +147,14 @@ function iptablesRule(
       : `${command} -w 5 -t ${table} -A ${chain} -m conntrack --ctstate INVALID -j DROP\n`;
   return action === 'policy'
     ? `${conntrack}${command} -w 5 -t ${table} -A ${chain} -p tcp -m tcp --${port.replace(String(PORT), String(HEALTHY_PORT))} -j ACCEPT
-${command} -w 5 -t ${table} -A ${chain} ! -p tcp -j ACCEPT
+${command} -w 5 -t ${table} -A ${chain} -p ${family === 'ipv6' ? 'ipv6-icmp' : 'icmp'} -j ACCEPT
 ${command} -w 5 -t ${table} -A ${chain} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
 ${command} -w 5 -t ${table} -P ${chain} DROP
 `
     : `${conntrack}${command} -w 5 -t ${table} -N LAB
 ${command} -w 5 -t ${table} -A ${chain} -p tcp -j LAB
 ${command} -w 5 -t ${table} -A LAB -p tcp -m tcp --${port} -j ${target}
+${command} -w 5 -t ${table} -A ${chain} -p udp -m udp --dport 53 -j ${action === 'reset' ? 'REJECT' : target}
 `;
 }
 
@@ -161,7 +177,8 @@ ${
     ? `    meta l4proto ${icmp} accept
     ct state established,related accept
     tcp ${port.replace(String(PORT), String(HEALTHY_PORT))} accept`
-    : `    tcp ${port} ${verdict[action]}`
+    : `    tcp ${port} ${verdict[action]}
+    udp dport 53 ${action === 'reset' ? 'reject' : verdict[action]}`
 }
   }
 }

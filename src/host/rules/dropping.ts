@@ -1,5 +1,14 @@
 import type { DroppingRule, RuleCondition } from '../../event/fact.js';
-import { isMatch, natRule, type Chain, type Hook, type Match, type Table } from './model.js';
+import {
+  isMatch,
+  natRule,
+  type Action,
+  type Chain,
+  type Hook,
+  type Match,
+  type Rule,
+  type Table,
+} from './model.js';
 import { basesOf } from './walk.js';
 
 const HOOKS: readonly Hook[] = ['prerouting', 'input', 'forward', 'output', 'postrouting'];
@@ -8,61 +17,68 @@ const MAX = 400;
 /** nf_tables allows 16 levels of jumps (NFT_JUMP_STACK_SIZE) */
 const DEPTH = 16;
 
+/** Where a walk stands: the conditions so far, and whether a rule before may have led around it. */
+interface Way {
+  when: readonly RuleCondition[];
+  skippable: boolean;
+  depth: number;
+}
+
 /**
  * Every rule that drops or rejects packets and every chain whose policy does, once for each way that
  * leads there, in the order in which packets come to them.
  */
 export function droppingRules(tables: readonly Table[]): DroppingRule[] {
-  const found: DroppingRule[] = [];
-  for (const hook of HOOKS)
-    for (const { table, chain, base } of basesOf(tables, hook)) {
+  return HOOKS.flatMap((hook) =>
+    basesOf(tables, hook).flatMap(({ table, chain, base }) => {
+      const found: DroppingRule[] = [];
       const leading = chainsThatDrop(table);
-      const visit = (at: Chain, when: RuleCondition[], depth: number): void => {
-        if (!leading.has(at)) return;
-        for (const rule of at.rules) {
+      const where = { hook, priority: base.priority };
+      const visit = (at: Chain, way: Way): void => {
+        let { skippable } = way;
+        for (const rule of leading.has(at) ? at.rules : []) {
+          if (found.length >= MAX || way.depth === 0) return;
+          const decisions = rule.steps.filter((step): step is Action => !isMatch(step));
+          // what another rule leads to may return as well
+          if (decisions.some(({ do: does }) => does === 'return' || does === 'goto'))
+            skippable = true;
           const targets = rule.targets.flatMap((name) => table.chains.get(name) ?? []);
           if (!rule.drops && !targets.some((target) => leading.has(target))) continue;
-          if (found.length >= MAX || depth === 0) return;
-          const here = [...when, ...rule.steps.filter(isMatch).map(condition)];
-          const decision = rule.steps.find((step) => !isMatch(step) && isDrop(step.do));
-          const sure = rule.steps.some((step) => !isMatch(step) && 'sure' in step && step.sure);
-          if (rule.drops)
+          const when = [...way.when, ...rule.steps.filter(isMatch).map(condition)];
+          const unsure: RuleCondition[] = [...when, { match: 'unknown', text: rule.text }];
+          const flag = skippable ? { skippable } : {};
+          if (rule.drops) {
+            const action = dropOf(decisions);
             found.push({
-              ...natRule(table, at, rule),
-              hook,
-              priority: base.priority,
-              action:
-                decision && !isMatch(decision) && decision.do === 'reject' ? 'reject' : 'drop',
-              when: decision ? here : [...here, { match: 'unknown', text: rule.text }],
+              ...{ ...natRule(table, at, rule), ...where, action: action ?? 'drop', ...flag },
+              when: action ? when : unsure,
             });
+          }
+          const sure = decisions.some((action) => 'sure' in action && action.sure);
           for (const target of targets)
-            visit(
-              target,
-              sure ? here : [...here, { match: 'unknown', text: rule.text }],
-              depth - 1,
-            );
+            visit(target, { when: sure ? when : unsure, skippable, depth: way.depth - 1 });
         }
       };
-      visit(chain, familyOf(table), DEPTH);
-      if (!base.accept && found.length < MAX)
-        found.push({
-          backend: table.backend,
-          family: table.family,
-          table: table.name,
-          chain: chain.name,
-          text: `policy drop`,
-          handle: 0,
-          hook,
-          priority: base.priority,
-          action: 'drop',
-          policy: true,
-          when: familyOf(table),
-        });
-    }
-  return found;
+      visit(chain, { when: familyOf(table), skippable: false, depth: DEPTH });
+      if (!base.accept) found.push({ ...policyOf(table, chain), ...where });
+      return found;
+    }),
+  ).slice(0, MAX);
 }
 
-const isDrop = (action: string): boolean => action === 'drop' || action === 'reject';
+function policyOf(table: Table, chain: Chain) {
+  const rule: Pick<Rule, 'text' | 'handle'> = { text: 'policy drop', handle: 0 };
+  return {
+    ...natRule(table, chain, rule as Rule),
+    ...{ action: 'drop' as const, policy: true as const, when: familyOf(table) },
+  };
+}
+
+/** What a rule that surely decides does; null when its decision is one among others (a verdict map). */
+function dropOf(decisions: readonly Action[]): 'drop' | 'reject' | null {
+  for (const { do: does } of decisions) if (does === 'drop' || does === 'reject') return does;
+  return null;
+}
 
 const familyOf = (table: Table): RuleCondition[] =>
   table.family === 'inet' ? [] : [{ match: 'family', family: table.family, negated: false }];
