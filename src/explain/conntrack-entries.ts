@@ -1,9 +1,12 @@
 import { AT, type Cursor } from '../event/cursor.js';
-import { tupleKey } from '../event/headers.js';
-import { IPS_CONFIRMED, IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
+import { keyEndpoints, tupleKey } from '../event/headers.js';
+import { IPS_CONFIRMED } from './observation.js';
 
 /** Entries remembered; the oldest is forgotten first. */
 const MAX_ENTRIES = 32_768;
+
+/** Source addresses counted in one namespace. */
+const MAX_MAKERS = 4096;
 
 /** A record of one of the sessions that are explained together. */
 interface RecordAt {
@@ -11,7 +14,7 @@ interface RecordAt {
   seq: number;
 }
 
-/** A translated conntrack entry, as the packets that bore it show it. Times: CLOCK_MONOTONIC ns. */
+/** A conntrack entry, as the packets that bore it show it. Times: CLOCK_MONOTONIC ns. */
 export interface SeenEntry {
   readonly netns: number;
   readonly zone: number;
@@ -30,21 +33,22 @@ export interface SeenEntry {
 }
 
 /**
- * The translated conntrack entries of the recent past, found by either tuple: who else had the tuple
+ * The conntrack entries of the recent past, found by either tuple: who else had the tuple
  * that an entry could not get? Bounded; packets of established entries cost one look-up.
  */
 export class ConntrackEntries {
   private readonly byAddress = new Map<number, SeenEntry>();
   private readonly byTuple = new Map<string, SeenEntry[]>();
+  /** by namespace and source address: entries seen being made */
+  private readonly made = new Map<number, Map<string, number>>();
   /** in the order of their making */
   private readonly all = new Set<SeenEntry>();
 
   /** Notes the entry that the cursor's packet bears. */
   see(cursor: Cursor, session: number, time: number): void {
-    const status = cursor.ctStatus;
-    if (cursor.ct === 0 || (status & (IPS_SRC_NAT | IPS_DST_NAT)) === 0) return;
+    if (cursor.ct === 0) return;
     const { bytes, base } = cursor;
-    const confirmed = (status & IPS_CONFIRMED) !== 0;
+    const confirmed = (cursor.ctStatus & IPS_CONFIRMED) !== 0;
     const originalKey = tupleKey(bytes, base + AT.original);
     let entry = this.byAddress.get(cursor.ct);
     // Addresses are used again at once: an entry that was in the table and is not, is another one.
@@ -80,6 +84,7 @@ export class ConntrackEntries {
       this.list(entry, replyKey);
     }
     if (confirmed) {
+      this.count(entry);
       entry.insertedAt = time;
       entry.inserted = { session, seq: cursor.seq };
     }
@@ -89,6 +94,21 @@ export class ConntrackEntries {
   having(netns: number, zone: number, tuple: string): readonly SeenEntry[] {
     const list = this.byTuple.get(tuple) ?? [];
     return list.filter((entry) => entry.netns === netns && entry.zone === zone);
+  }
+
+  /** How many entries of a namespace were seen being made for each source address, most first. */
+  makers(netns: number): { source: string; entries: number }[] {
+    return [...(this.made.get(netns) ?? [])]
+      .map(([key, entries]) => ({ source: keyAddress(key), entries }))
+      .sort((a, b) => b.entries - a.entries);
+  }
+
+  private count({ netns, originalKey }: SeenEntry): void {
+    let made = this.made.get(netns);
+    if (!made) this.made.set(netns, (made = new Map<string, number>()));
+    const source = originalKey.slice(0, originalKey.length === 12 ? 4 : 16);
+    const entries = made.get(source);
+    if (entries !== undefined || made.size < MAX_MAKERS) made.set(source, (entries ?? 0) + 1);
   }
 
   private add(entry: SeenEntry): void {
@@ -119,4 +139,9 @@ export class ConntrackEntries {
     if (list.length === 1) this.byTuple.delete(tuple);
     else list.splice(at, 1);
   }
+}
+
+/** An address as a key's first bytes, written out. */
+function keyAddress(bytes: string): string {
+  return keyEndpoints(bytes + bytes + '\0\0\0\0').source.address;
 }

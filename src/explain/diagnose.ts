@@ -27,6 +27,8 @@ export interface Case {
    * reply tuple as the observation's, in its namespace and zone; the oldest first.
    */
   rivals(observation: Observation, which: 'original' | 'reply'): readonly Rival[];
+  /** for whom conntrack entries were seen being made in a namespace, most first; by source address */
+  entryMakers(netns: number): readonly { readonly source: string; readonly entries: number }[];
   readonly outcome: Outcome;
   /** CLOCK_MONOTONIC ns, 0 while it lasts */
   readonly endedAt: number;

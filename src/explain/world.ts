@@ -129,6 +129,17 @@ export class World {
     return { fact: Math.max(rise, 0), time: after.time, evidence: after.evidence };
   }
 
+  /** A counter's (or gauge's) sample closest to a moment; null where it is not sampled. */
+  sample(netns: number, name: string, time: number): Known<number> | null {
+    const samples = this.counters.get(netns)?.filter(({ fact }) => name in fact.values) ?? [];
+    const [first] = samples;
+    if (!first) return null;
+    const closest = samples.reduce((best, s) =>
+      Math.abs(s.time - time) < Math.abs(best.time - time) ? s : best,
+    );
+    return { ...closest, fact: closest.fact.values[name]! };
+  }
+
   process(pid: number): ProcessFact | null {
     return this.processes.get(pid) ?? null;
   }

@@ -188,9 +188,13 @@ export class DnsClient {
     this.#lines = lines[Symbol.asyncIterator]();
   }
 
-  /** @param otherCpu a second process there sends the second query of each lookup */
-  static start(namespaces: Namespaces, role: string, cpu: number, otherCpu?: number): DnsClient {
-    const command = ['taskset', '-c', String(cpu), process.execPath, CLIENT];
+  /**
+   * @param cpu where it runs; anywhere if not told
+   * @param otherCpu a second process there sends the second query of each lookup
+   */
+  static start(namespaces: Namespaces, role: string, cpu?: number, otherCpu?: number): DnsClient {
+    const pin = cpu === undefined ? [] : ['taskset', '-c', String(cpu)];
+    const command = [...pin, process.execPath, CLIENT];
     if (otherCpu !== undefined) command.push(String(otherCpu));
     const child = namespaces.spawn(role, command, {
       stdio: ['pipe', 'pipe', 'inherit'],

@@ -8,6 +8,7 @@ import type { Namespaces } from './namespaces.js';
 import type { Ports } from './server.js';
 
 const CLIENT = fileURLToPath(new URL('./client.js', import.meta.url));
+const HOLD = fileURLToPath(new URL('./hold.js', import.meta.url));
 const LOAD = fileURLToPath(new URL('./load.js', import.meta.url));
 const SERVER = fileURLToPath(new URL('./server.js', import.meta.url));
 
@@ -142,4 +143,33 @@ export async function runLoad<T>(
   } finally {
     child.stdin?.end();
   }
+}
+
+/**
+ * Opens TCP connections from a namespace and keeps them until the process's standard input ends;
+ * resolves when they stand, `lab-failed` when they cannot be made.
+ */
+export async function hold(
+  namespaces: Namespaces,
+  role: string,
+  address: string,
+  port: number,
+  connections: number,
+): Promise<ReturnType<Namespaces['spawn']>> {
+  const args = [address, port, connections].map(String);
+  const child = namespaces.spawn(role, [process.execPath, HOLD, ...args], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    detached: true,
+  });
+  child.stdin?.on('error', () => undefined);
+  await new Promise<void>((resolve, reject) => {
+    child.stdout?.once('data', () => resolve());
+    child.once('error', reject);
+    child.once('close', () =>
+      reject(
+        new SkbwhyError('lab-failed', `connections from namespace '${role}' could not be made`),
+      ),
+    );
+  });
+  return child;
 }

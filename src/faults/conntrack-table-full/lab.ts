@@ -1,0 +1,127 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { lowerConntrackLimit } from '../../lab/conntrack-limit.js';
+import { TYPE_A } from '../../lab/dns-message.js';
+import { BACKENDS, createDnsNode, DnsClient, provoke, SERVICE } from '../../lab/dns-node.js';
+import { hold, startServer } from '../../lab/endpoints.js';
+import { defineLab, type RunningLab } from '../../lab/lab.js';
+import type { SettingsOf } from '../../lab/settings.js';
+
+const SERVER_PORT = 8080;
+/** Connections held above the limit. */
+const MORE = 20;
+/** The lookups come when the limit has been low for so long that it was sampled, s. */
+const SETTLE = 2;
+/** The limit is low for so long after that, s: shorter than it takes until the client repeats. */
+const AFTER = 0.5;
+
+const SETTINGS = [
+  {
+    key: 'limit',
+    kind: 'number',
+    default: 400,
+    range: [100, 100000],
+    help: 'net.netfilter.nf_conntrack_max while the lookup is made, for less than 3 s. It is one for all network namespaces: the lab refuses where another one has half as many entries',
+  },
+  {
+    key: 'held',
+    kind: 'number',
+    default: null,
+    range: [0, 200000],
+    help: 'connections that another pod holds meanwhile; default: a few more than the limit',
+  },
+  {
+    key: 'repeatAfter',
+    kind: 'number',
+    unit: 's',
+    fraction: true,
+    default: 2.5,
+    range: [1, 30],
+    help: 'when the client repeats a query without an answer; musl: 2.5, glibc: 5',
+  },
+  {
+    key: 'timeout',
+    kind: 'number',
+    unit: 's',
+    fraction: true,
+    default: 15,
+    range: [0.1, 600],
+    help: 'how long the client waits for its answer',
+  },
+] as const;
+
+/**
+ * A pod holds more connections than conntrack has room for, and another one asks the DNS Service. The
+ * limit is lowered for a moment, rather than the table filled: a quarter of a million entries would
+ * not harm less.
+ */
+export const lab = defineLab({
+  name: 'conntrack-table-full',
+  title: 'conntrack has no room for the entry of a DNS query',
+  settings: SETTINGS,
+  up,
+});
+
+async function up(
+  settings: SettingsOf<typeof SETTINGS>,
+  signal?: AbortSignal,
+): Promise<RunningLab> {
+  const namespaces = await createDnsNode(
+    {
+      pods: 2,
+      backends: 1,
+      delayMs: 0,
+      rules: [`-A POSTROUTING -d ${BACKENDS[0]}/32 -j MASQUERADE`],
+    },
+    signal,
+  );
+  const { names } = namespaces;
+  const node = names['node'] ?? '';
+  try {
+    await startServer(namespaces, 'server', { sink: SERVER_PORT });
+  } catch (error) {
+    await namespaces.remove();
+    throw error;
+  }
+  return {
+    namespaces: names,
+    node,
+    traced: [node, names['client'] ?? '', names['client2'] ?? ''],
+    async run(runSignal) {
+      const held = settings.held ?? settings.limit + MORE;
+      const holder = await hold(namespaces, 'client2', BACKENDS[0], SERVER_PORT, held);
+      const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + AFTER, node);
+      try {
+        await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {});
+        return await provoke(
+          namespaces,
+          [DnsClient.start(namespaces, 'client')],
+          {
+            tries: 1,
+            repeatMs: settings.repeatAfter * 1000,
+            timeoutMs: settings.timeout * 1000,
+            counters: ['drop'],
+            plan: () => ({
+              name: 'www.example.com',
+              types: [TYPE_A],
+              sourcePort: 0,
+              skewUs: 0,
+            }),
+          },
+          runSignal,
+        );
+      } finally {
+        holder.stdin?.end();
+        await restored;
+      }
+    },
+    exec: (command, options) =>
+      namespaces.exec(
+        'client',
+        command,
+        { SKBWHY_SERVICE: `${SERVICE.address}:${SERVICE.port}` },
+        options,
+      ),
+    keep: () => namespaces.keep(),
+    down: () => namespaces.remove(),
+  };
+}
