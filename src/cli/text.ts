@@ -180,7 +180,7 @@ export function unexplainedText(entry: Unexplained): string {
 
 function closing(report: Report, seen: Seen): string {
   const lines: string[] = [];
-  const { lost } = report;
+  const { lost, omitted } = report;
   const what = [
     count(seen['tcp-connect'], 'TCP connect'),
     ...(seen['dns-lookup'] > 0 ? [count(seen['dns-lookup'], 'DNS lookup')] : []),
@@ -196,7 +196,13 @@ function closing(report: Report, seen: Seen): string {
   else
     lines.push(
       pc.dim(
-        `${what} seen; ${count(report.findings.length, 'finding')}, ${report.unexplained.length} unexplained.`,
+        `${what} seen; ${count(report.findings.length + omitted.findings, 'finding')}, ${report.unexplained.length + omitted.unexplained} unexplained.`,
+      ),
+    );
+  if (omitted.findings + omitted.unexplained > 0)
+    lines.push(
+      pc.yellow(
+        `Only the latest are listed, not ${count(omitted.findings, 'earlier finding')} and ${omitted.unexplained} unexplained before them.`,
       ),
     );
   if (lost.ring + lost.missed + lost.exchanges > 0)

@@ -30,6 +30,8 @@ export class Exchange {
   /** a RST answered it */
   reset = false;
   lastTime: number;
+  /** findings published about it: their revisions by id */
+  revisions: Map<string, number> | null = null;
   /** cached for the diagnosis, invalid when records were added */
   private decoded: Observation[] | null = null;
   private readonly entries: Entry[] = [];
@@ -116,6 +118,11 @@ export class Exchange {
       attempt,
     });
     this.used += size;
+    this.decoded = null;
+  }
+
+  /** Forgets what was decoded: it takes many times the records' own memory. */
+  rest(): void {
     this.decoded = null;
   }
 

@@ -22,6 +22,9 @@ const MAX_OPEN = 50_000;
 /** How long after a loss its fact may come, ns. */
 const LOSS_DELAY = 1.5e9;
 
+/** Findings, and entries without one, that are kept for the report: an outage makes any number. */
+const MAX_KEPT = 1000;
+
 const EVENT_TUNNEL = 32;
 const DNS_PORT = 53;
 
@@ -51,8 +54,6 @@ type FindingBody = Omit<Finding, 'id' | 'revision'>;
 
 interface Published {
   finding: Finding;
-  /** the finding without id and revision, to see whether it changed */
-  fingerprint: string;
   /** as diagnosed, before losses were looked at */
   body: FindingBody;
   from: number;
@@ -74,7 +75,9 @@ export class Explainer implements Registry {
   private readonly dns: DnsLookups;
   private readonly published = new Map<string, Published>();
   private readonly unexplained_: Unexplained[] = [];
-  private unexplainedTaken = 0;
+  private freshUnexplained: Unexplained[] = [];
+  /** how many there ever were, those no longer kept included */
+  private readonly ever = { findings: 0, unexplained: 0 };
   private readonly lossTimes: { time: number; events: number }[] = [];
   private readonly lost: Lost = { ring: 0, missed: 0, exchanges: 0 };
   private nextId = 1;
@@ -156,8 +159,8 @@ export class Explainer implements Registry {
 
   /** Exchanges without a verdict that ended since this was last asked. */
   takeUnexplained(): Unexplained[] {
-    const fresh = this.unexplained_.slice(this.unexplainedTaken);
-    this.unexplainedTaken = this.unexplained_.length;
+    const fresh = this.freshUnexplained;
+    this.freshUnexplained = [];
     return fresh;
   }
 
@@ -178,6 +181,10 @@ export class Explainer implements Registry {
       })),
       findings: [...this.published.values()].map((p) => p.finding).sort(byStart),
       unexplained: [...this.unexplained_].sort(byStart),
+      omitted: {
+        findings: this.ever.findings - this.published.size,
+        unexplained: this.ever.unexplained - this.unexplained_.length,
+      },
       lost: { ...this.lost },
     };
   }
@@ -266,9 +273,15 @@ export class Explainer implements Registry {
         this.findingId('unexplained', exchange),
         this.iso(exchange),
       );
-      if (entry) this.unexplained_.push(entry);
+      if (entry) this.keep(entry);
     }
     this.forget(exchange);
+  }
+
+  private keep(entry: Unexplained): void {
+    this.freshUnexplained.push(entry);
+    this.ever.unexplained++;
+    if (this.unexplained_.push(entry) > MAX_KEPT) this.unexplained_.shift();
   }
 
   private now(): number {
@@ -289,19 +302,27 @@ export class Explainer implements Registry {
       if (!diagnosis) continue;
       found = true;
       const id = this.findingId(diagnosis.verdict, exchange);
-      this.publish(id, exchange.startedAt, exchange.endedAt || exchange.lastTime, {
+      const revisions = (exchange.revisions ??= new Map<string, number>());
+      const body = {
         ...diagnosis,
         startedAt: this.iso(exchange),
         delayMs: toMicroseconds(exchange.delayMs),
         outcome: exchange.outcome,
         lostEvents: 0,
-      });
+      };
+      const to = exchange.endedAt || exchange.lastTime;
+      revisions.set(id, this.publish(id, exchange.startedAt, to, body, revisions.get(id)));
     }
+    exchange.rest();
     return found;
   }
 
-  /** Publishes a finding when it is new or has changed, no surer than the losses around it allow. */
-  private publish(id: string, from: number, to: number, body: FindingBody): void {
+  /**
+   * Publishes a finding when it is new or has changed, no surer than the losses around it allow.
+   * @param latest its revision, where it may be kept no longer
+   * @returns its revision now
+   */
+  private publish(id: string, from: number, to: number, body: FindingBody, latest = 0): number {
     const lostEvents = this.lostBetween(from, to);
     const sure: FindingBody =
       lostEvents === 0
@@ -315,12 +336,16 @@ export class Explainer implements Registry {
               `${count(lostEvents, 'event')} ${lostEvents === 1 ? 'was' : 'were'} lost while it lasted`,
             ],
           };
-    const fingerprint = JSON.stringify(sure);
-    const before = this.published.get(id);
-    if (before?.fingerprint === fingerprint) return;
-    const finding: Finding = { id, revision: (before?.finding.revision ?? 0) + 1, ...sure };
-    this.published.set(id, { finding, fingerprint, body, from, to });
+    const before = this.published.get(id)?.finding;
+    const revision = before?.revision ?? latest;
+    if (before && JSON.stringify(before) === JSON.stringify({ id, revision, ...sure }))
+      return revision;
+    if (revision === 0) this.ever.findings++;
+    const finding: Finding = { id, revision: revision + 1, ...sure };
+    this.published.set(id, { finding, body, from, to });
     this.fresh.push(finding);
+    if (this.published.size > MAX_KEPT) this.published.delete(this.published.keys().next().value!);
+    return finding.revision;
   }
 
   /** A loss is told up to a second after it happened: findings already published may lie in it. */
@@ -349,8 +374,6 @@ export class Explainer implements Registry {
         return { backend, time, evidence: { session: sources[session]!.id, seq } };
       },
       rivals: (observation, which) => this.rivals(observation, which),
-      entryMakers: (netns) =>
-        sources.find((s) => s.world === (first?.world ?? this.worlds[0]))!.entries.makers(netns),
       outcome: exchange.outcome,
       endedAt: exchange.endedAt,
       netns: exchange.netns,

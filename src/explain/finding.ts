@@ -166,6 +166,8 @@ export interface Report {
   sessions: SessionSummary[];
   findings: Finding[];
   unexplained: Unexplained[];
+  /** how many were there before those listed */
+  omitted: { findings: number; unexplained: number };
   lost: Lost;
 }
 
