@@ -8,6 +8,12 @@ const ROOM = 1.06;
 const TICKS = 6;
 const LANE_HEIGHT = 36;
 
+/** What is told of the attempts, where any of them has it. */
+interface Columns {
+  mark: boolean;
+  hash: boolean;
+}
+
 /** The time axis that all rows of a ladder share. */
 class Axis {
   readonly ticks: number[] = [];
@@ -18,7 +24,7 @@ class Axis {
     const rough = this.end / TICKS;
     const decade = 10 ** Math.floor(Math.log10(rough));
     const step = decade * [1, 2, 5, 10].find((n) => n * decade >= rough)!;
-    for (let ms = 0; ms < this.end; ms += step) this.ticks.push(ms);
+    for (let ms = 0; ms < 0.97 * this.end; ms += step) this.ticks.push(ms);
   }
 
   /** Where a moment stands, as SVG takes it; a little room at the left for the mark at 0. */
@@ -39,15 +45,19 @@ export function ladder(
   const predicted = typeof prediction?.recoverAtMs === 'number' ? prediction.recoverAtMs : null;
   const last = Math.max(finding.delayMs, ...attempts.map((a) => a.atMs), predicted ?? 0);
   const axis = new Axis(last);
+  const columns = {
+    mark: attempts.some(({ mark }) => mark !== null && mark !== 0),
+    hash: attempts.some(({ hash }) => hash !== null && hash !== 0),
+  };
   return h(
     'div',
-    { class: 'ladder' },
+    { class: finding.subject.kind === 'dns-lookup' ? 'ladder lookup' : 'ladder' },
     scale(axis, predicted),
     h(
       'ol',
       { class: 'attempts' },
       ...attempts.map((attempt, i) =>
-        row(attempt, attempts[i + 1] ?? null, axis, predicted, dropOf(attempt)),
+        row(attempt, attempts[i + 1] ?? null, axis, predicted, columns, dropOf(attempt)),
       ),
     ),
   );
@@ -57,6 +67,13 @@ export function ladder(
 export function attemptName(attempt: { n: number; what?: string }): string {
   const what = attempt.what ?? 'SYN';
   return what === 'SYN' ? `SYN ${attempt.n}` : what;
+}
+
+/** The name, a query's type apart from the name that is asked for. */
+function nameParts(attempt: FindingAttempt): Child[] {
+  const [type, ...asked] = attemptName(attempt).split(' ');
+  if (attempt.what === 'SYN' || asked.length === 0) return [h('b', {}, attemptName(attempt))];
+  return [h('b', {}, type), ' ', h('span', { class: 'asked' }, asked.join(' '))];
 }
 
 function scale(axis: Axis, predicted: number | null): HTMLElement {
@@ -79,6 +96,7 @@ function row(
   next: FindingAttempt | null,
   axis: Axis,
   predicted: number | null,
+  columns: Columns,
   showDrop: (() => void) | null,
 ): HTMLElement {
   return h(
@@ -87,13 +105,13 @@ function row(
     h(
       'p',
       { class: 'who' },
-      h('b', {}, attemptName(attempt)),
+      ...nameParts(attempt),
       ' ',
       h('span', { class: 'after' }, attempt.atMs === 0 ? 'at once' : `+${duration(attempt.atMs)}`),
     ),
     lane(attempt, next, axis, predicted),
     fate(attempt, showDrop),
-    facts(attempt),
+    facts(attempt, columns),
   );
 }
 
@@ -119,7 +137,7 @@ function lane(
       }),
     );
   // until the next attempt the application waits
-  if (next)
+  if (next && attempt.fate !== 'delivered')
     lines.push(svg('line', { x1: x, x2: axis.at(next.atMs), y1: y, y2: y, class: 'waiting' }));
   return svg(
     'svg',
@@ -182,7 +200,7 @@ function fate(attempt: FindingAttempt, showDrop: (() => void) | null): HTMLEleme
   }
 }
 
-function facts(attempt: FindingAttempt): HTMLElement {
+function facts(attempt: FindingAttempt, columns: Columns): HTMLElement | null {
   const { mark, hash, outerPort, outerConntrack, checksum } = attempt;
   const cells: HTMLElement[] = [];
   const cell = (name: string, mood: string | null, ...value: Child[]): void =>
@@ -194,7 +212,8 @@ function facts(attempt: FindingAttempt): HTMLElement {
         h('dd', {}, ...value),
       ),
     );
-  if (mark !== null) cell('mark', mark === 0 ? null : 'odd', h('code', {}, hex(mark)));
+  if (mark !== null && columns.mark)
+    cell('mark', mark === 0 ? null : 'odd', h('code', {}, hex(mark)));
   if (outerPort?.wire != null) {
     const { expected, wire } = outerPort;
     const changed = expected !== null && expected !== wire;
@@ -232,6 +251,6 @@ function facts(attempt: FindingAttempt): HTMLElement {
         h('code', {}, hex16(expected)),
       );
   }
-  if (hash !== null) cell('hash', null, h('code', {}, hex32(hash)));
-  return h('dl', { class: 'facts' }, ...cells);
+  if (hash !== null && columns.hash) cell('hash', null, h('code', {}, hex32(hash)));
+  return cells.length === 0 ? null : h('dl', { class: 'facts' }, ...cells);
 }
