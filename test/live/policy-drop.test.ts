@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { faultLab } from './fault-labs.js';
-import { onlyFinding, type LabReport } from './skbwhy.js';
+import { onlyFinding, skbwhy, type LabReport } from './skbwhy.js';
+
+const run = promisify(execFile);
 
 function assertRule(report: LabReport, place: RegExp, did: 'dropped' | 'rejected'): void {
   const finding = onlyFinding(report);
@@ -75,4 +81,38 @@ describe('a rule that drops or rejects', { concurrency: 4 }, () => {
     );
     assert.deepEqual(report.unexplained, []);
   });
+
+  test('beside a collision of reply tuples in one namespace, neither is blamed for the other', async () => {
+    let refused: Promise<unknown> = Promise.resolve();
+    const { status, stdout, stderr } = await skbwhy(
+      ['lab', 'conntrack-reply-collision', '--json'],
+      (child) => (refused = dropBeside(child.pid!)),
+    );
+    await refused;
+    assert.equal(status, 0, stderr);
+    const report = JSON.parse(stdout) as LabReport;
+    const verdicts = (kind: string) => [
+      ...new Set(
+        report.findings.flatMap(({ subject, verdict }) => (subject.kind === kind ? verdict : [])),
+      ),
+    ];
+    assert.deepEqual(verdicts('tcp-connect'), ['policy-drop']);
+    assert.deepEqual(verdicts('dns-lookup'), ['conntrack-reply-collision']);
+    assert.deepEqual(report.unexplained, []);
+  });
 });
+
+/** In the lab of that process: a rule on its node, and connects from a pod that meet it until it ends. */
+async function dropBeside(pid: number): Promise<void> {
+  const inside = (role: string, ...command: string[]) =>
+    run('ip', ['netns', 'exec', `skbwhy-${pid}-${role}`, ...command]);
+  const rules = `table ip guard {
+    chain forward { type filter hook forward priority 0; tcp dport 9999 drop; }
+  }`;
+  for (let i = 0; i < 500 && !existsSync(`/run/netns/skbwhy-${pid}-client`); i++) await sleep(20);
+  await inside('node', 'nft', rules);
+  while (existsSync(`/run/netns/skbwhy-${pid}-client`)) {
+    await inside('client', 'curl', '-s', '-m', '0.3', 'http://10.250.0.2:9999/').catch(() => null);
+    await sleep(300);
+  }
+}
