@@ -13,6 +13,7 @@ import {
 import { Point } from '../event/point.js';
 import { Exchange, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
+import { RecentKeys } from './recent-keys.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
 /** How long an answer that has arrived may still be refused by its socket, ns. */
@@ -124,6 +125,7 @@ export class DnsLookups implements Tracker {
   private readonly recent = new Map<string, Lookup[]>();
   /** answered lookups whose socket may still refuse the last answer */
   private readonly ending = new Set<Lookup>();
+  private readonly done = new RecentKeys();
 
   constructor(
     private readonly registry: Registry,
@@ -158,6 +160,8 @@ export class DnsLookups implements Tracker {
     this.ending.delete(lookup);
     for (const key of lookup.keys)
       if (this.byKey.get(key)?.lookup === lookup) this.byKey.delete(key);
+    // Repeats that are still on their way belong to nothing any more.
+    if (lookup.attempts.length > lookup.queries.length) this.done.add(lookup.keys, lookup.lastTime);
     const recent = this.recent.get(lookup.client)?.filter((other) => other !== lookup) ?? [];
     if (recent.length > 0) this.recent.set(lookup.client, recent);
     else this.recent.delete(lookup.client);
@@ -226,6 +230,7 @@ export class DnsLookups implements Tracker {
     const key = own + question;
     const client = sourceKey(own) + question;
     let known = this.byKey.get(key) ?? this.byKey.get(client);
+    if (!known && (this.done.has(key, time) || this.done.has(client, time))) return;
     let original = '';
     let translated = '';
     if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {

@@ -11,6 +11,7 @@ import {
 import { Point } from '../event/point.js';
 import { Exchange, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
+import { RecentKeys } from './recent-keys.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
 /** Sockets between connect() and their first SYN. */
@@ -44,6 +45,7 @@ export class TcpConnects implements Tracker {
   private readonly byKey = new Map<string, Connect>();
   private readonly bySocket = new Map<number, Connect>();
   private readonly pending = new Map<number, PendingSocket>();
+  private readonly done = new RecentKeys();
 
   constructor(
     private readonly registry: Registry,
@@ -69,6 +71,8 @@ export class TcpConnects implements Tracker {
 
   forget(connect: Exchange): void {
     for (const key of connect.keys) if (this.byKey.get(key) === connect) this.byKey.delete(key);
+    // What is still on its way belongs to nothing any more.
+    if (connect.attempts.length > 1) this.done.add(connect.keys, connect.lastTime);
     if (connect.sock && this.bySocket.get(connect.sock) === connect)
       this.bySocket.delete(connect.sock);
   }
@@ -128,6 +132,7 @@ export class TcpConnects implements Tracker {
     const key = keyOf(own, isn);
     const client = keyOf(sourceKey(own), isn);
     let connect = this.byKey.get(key) ?? this.byKey.get(client);
+    if (!connect && (this.done.has(key, time) || this.done.has(client, time))) return;
     // A first SYN that waited for a neighbour until it died began when connect() was called.
     const drop = point === Point['packet.drop'];
     const began = drop ? (this.pending.get(cursor.sock)?.time ?? time) : time;
