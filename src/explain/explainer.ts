@@ -374,6 +374,8 @@ export class Explainer implements Registry {
         return { backend, time, evidence: { session: sources[session]!.id, seq } };
       },
       rivals: (observation, which) => this.rivals(observation, which),
+      entryMakers: (netns) =>
+        sources.find((s) => s.world === (first?.world ?? this.worlds[0]))!.entries.makers(netns),
       outcome: exchange.outcome,
       endedAt: exchange.endedAt,
       netns: exchange.netns,
