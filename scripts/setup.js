@@ -40,6 +40,10 @@ const TEST = [
   { name: 'runc', why: 'runs the container image', command: 'runc' },
   { name: 'debootstrap', why: 'makes a base for the container image', command: 'debootstrap' },
   { name: 'chromium', why: 'shows the page', command: 'chromium' },
+  { name: 'gcc', why: 'compiles a client of glibc’s resolver', command: 'gcc' },
+  { name: 'libc6-dev', why: 'compiles a client of glibc’s resolver', file: '/usr/include/netdb.h' },
+  { name: 'musl-tools', why: 'compiles a client of musl’s resolver', command: 'musl-gcc' },
+  { name: 'dnsmasq-base', why: 'a DNS server that is not ours', command: 'dnsmasq' },
   { name: 'tshark', why: 'reads exported packets', command: 'tshark' },
   { name: 'jq', why: 'reads exported records', command: 'jq' },
   {

@@ -24,8 +24,8 @@ export interface DnsNode {
   pods: 1 | 2;
   /** how many pods answer */
   backends: 1 | 2;
-  /** how long the server takes, ms, and for what; see DnsServer */
-  delayMs: number;
+  /** how long the server takes, ms, and for what; see DnsServer. null: no server is started */
+  delayMs: number | null;
   delayed?: DnsServer['delayed'];
   /** iptables rules of table nat besides the Service's, as iptables-save prints them */
   rules: readonly string[];
@@ -76,6 +76,7 @@ route add default via 10.244.${i + 1}.1`),
         ),
       ),
     ]);
+    if (options.delayMs === null) return namespaces;
     await startDnsServer(namespaces, 'server', {
       addresses: BACKENDS.slice(0, options.backends),
       port: SERVICE.port,
