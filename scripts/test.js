@@ -2,7 +2,7 @@
 /**
  * `node scripts/test.js [unit] [replay] [live] [web]`: sets up, checks style, runs these tests. All
  * is run, also after a failure; exit 1 when anything failed, or, with CI in the environment, when a
- * live test was skipped.
+ * test other than a unit test was skipped.
  */
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
