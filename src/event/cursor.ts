@@ -1,5 +1,5 @@
 import { LAYOUT } from './layout.js';
-import { decodeFact, RECORD_FACT, type Fact } from './fact.js';
+import { decodeFact, RECORD_EVENT, RECORD_FACT, type Fact } from './fact.js';
 
 const at = Object.fromEntries(Object.entries(LAYOUT).map(([name, [offset]]) => [name, offset])) as {
   readonly [name in keyof typeof LAYOUT]: number;
@@ -60,6 +60,10 @@ export class Cursor {
   /** Bytes of the current record. */
   get size(): number {
     return this.next_ - this.base;
+  }
+  /** Neither for records of a kind that only later versions know. */
+  get isEvent(): boolean {
+    return this.bytes[this.base + KIND] === RECORD_EVENT;
   }
   get isFact(): boolean {
     return this.bytes[this.base + KIND] === RECORD_FACT;

@@ -1,6 +1,5 @@
 import { expectedOuterChecksum } from '../event/checksum.js';
 import { AT, type Cursor } from '../event/cursor.js';
-import { RECORD_EVENT } from '../event/fact.js';
 import {
   IPPROTO_TCP,
   IPPROTO_UDP,
@@ -152,11 +151,6 @@ export interface SocketRow {
 const NO_HOOK = 255;
 const NO_CSUM_START = 65535;
 const UNKNOWN = 0xffffffff;
-
-/** Whether the record at the cursor is an event. */
-export function isEvent(cursor: Cursor): boolean {
-  return cursor.u8(AT.kind) === RECORD_EVENT;
-}
 
 /** The row of the event at the cursor. */
 export function eventRow(

@@ -1,7 +1,7 @@
 import { AT, type Cursor } from '../event/cursor.js';
 import type { SessionHeader } from '../session/session.js';
 import { isoMicroseconds, realTime } from './clock.js';
-import { eventRow, isEvent, proofRows } from './event-row.js';
+import { eventRow, proofRows } from './event-row.js';
 import type { Format } from './format.js';
 import type { Survey } from './survey.js';
 
@@ -20,7 +20,7 @@ export class JsonLines implements Format {
   }
 
   record(cursor: Cursor): Buffer {
-    const row = isEvent(cursor)
+    const row = cursor.isEvent
       ? eventRow(cursor, this.header, this.survey)
       : this.otherRow(cursor);
     return Buffer.from(JSON.stringify(row) + '\n');

@@ -3,7 +3,7 @@ import type { Tunnel } from '../event/fact.js';
 import { LAYOUT } from '../event/layout.js';
 import { count } from '../explain/wording.js';
 import type { SessionHeader } from '../session/session.js';
-import { eventRow, isEvent, type EventRow } from './event-row.js';
+import { eventRow, type EventRow } from './event-row.js';
 import type { Format } from './format.js';
 import { packetComments } from './packet-comments.js';
 import { enhancedPacketBlock, interfaceDescriptionBlock, sectionHeaderBlock } from './pcapng.js';
@@ -39,7 +39,7 @@ export class PacketCapture implements Format {
   }
 
   record(cursor: Cursor): Buffer | null {
-    if (!isEvent(cursor) || cursor.packetLength === 0) return null;
+    if (!cursor.isEvent || cursor.packetLength === 0) return null;
     const row = eventRow(cursor, this.header, this.survey);
     if (row.captured === null) return null;
     const start = cursor.base + AT.packet;

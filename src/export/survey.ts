@@ -6,7 +6,6 @@ import { Explainer } from '../explain/explainer.js';
 import type { Finding, Report } from '../explain/finding.js';
 import { World } from '../explain/world.js';
 import type { FileSession } from '../session/file-reader.js';
-import { isEvent } from './event-row.js';
 
 /** What an event proves. */
 export interface Proof {
@@ -58,7 +57,7 @@ export async function survey(
         world.learn(fact, cursor.time, { session: session.header.id, seq: cursor.seq });
         if (fact.fact === 'device' && fact.tunnel)
           tunnelPorts.set(fact.tunnel.port, fact.tunnel.kind);
-      } else if (isEvent(cursor) && cursor.packetLength > 0) {
+      } else if (cursor.isEvent && cursor.packetLength > 0) {
         packets++;
         const port = translatedDnsPort(cursor, headers);
         if (port !== null) dnsPorts.add(port);
