@@ -86,7 +86,9 @@ describe('a rule that drops or rejects', { concurrency: 4 }, () => {
     let refused: Promise<unknown> = Promise.resolve();
     const { status, stdout, stderr } = await skbwhy(
       ['lab', 'conntrack-reply-collision', '--json'],
-      (child) => (refused = dropBeside(child.pid!)),
+      (child) => {
+        refused = dropBeside(child.pid!);
+      },
     );
     await refused;
     assert.equal(status, 0, stderr);

@@ -62,7 +62,7 @@ suite('rules that drop or reject', () => {
     assert.ok((await iptables('-A INPUT -j SUB', '-A SUB -j SUB', '-A SUB -j DROP')).length > 0);
   });
 
-  test('a verdict map of nft that drops for some is a rule whose condition is not known', () => {
+  test('a verdict map of nft that drops for some is a rule with what it drops as its condition', () => {
     const chain = { family: 'inet', table: 't', name: 'in', handle: 1 };
     const base = { type: 'filter', hook: 'input', prio: 0, policy: 'accept' };
     const vmap = {
@@ -85,9 +85,6 @@ suite('rules that drop or reject', () => {
       'table inet t {\n\tchain in {\n\t\tct state vmap { established : accept, invalid : drop } # handle 4\n\t}\n}\n';
     const [rule] = droppingRules(parseNft(JSON.stringify({ nftables }), listing, new Set()));
     assert.equal(rule?.handle, 4);
-    assert.deepEqual(rule.when.at(-1), {
-      match: 'unknown',
-      text: 'ct state vmap { established : accept, invalid : drop }',
-    });
+    assert.deepEqual(rule.when, [{ match: 'ctstate', states: ['INVALID'], negated: false }]);
   });
 });

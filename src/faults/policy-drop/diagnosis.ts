@@ -13,7 +13,14 @@ import type { Claim, Evidence, Remedy, RuledOut } from '../../explain/finding.js
 import type { Observation } from '../../explain/observation.js';
 import { subjectOf } from '../../explain/subject.js';
 import { duration } from '../../explain/wording.js';
-import { candidates, droppedBy, hooksOf, refusedByConntrack, type Candidate } from './place.js';
+import {
+  candidates,
+  droppedBy,
+  hooksOf,
+  refusedByConntrack,
+  rulesAt,
+  type Candidate,
+} from './place.js';
 
 /** How long after a rejected packet its refusal leaves the same node, ns. */
 const AT_ONCE = 5e6;
@@ -50,6 +57,9 @@ export const policyDrop: Diagnoser = {
           : `several rules of ${node} may have ${did} it`,
       );
 
+    if (rule && rulesAt(first)?.sure === false)
+      loweredFor.push(`the rules of ${node} changed about then: which ones it met is not sure`);
+
     const chain: Claim[] = [
       {
         claim: rejected ? 'rejected' : 'dropped-by-policy',
@@ -79,9 +89,11 @@ export const policyDrop: Diagnoser = {
       title: `${outcomeText(exchange, subject.service ?? subject.backend)}: ${what} ${did} by ${name ?? 'a rule'} in ${node}`,
       summary:
         `On ${node} ${name ?? (suspects && suspects.length > 0 ? `one of ${suspects.length} rules` : 'a rule')} ${did} ${what}. ` +
-        (rejected
-          ? `The refusal that the client saw came from there, not from the server’s stack.`
-          : `Nobody told the client, which could only wait and repeat.`),
+        (rejected && first.tunnel
+          ? `The refusal went to the other node, whose tunnel does not pass it on.`
+          : rejected
+            ? `The refusal that the client saw came from there, not from the server’s stack.`
+            : `Nobody told the client, which could only wait and repeat.`),
       cause: `policy-drop/${node}/${rule ? `${rule.table}/${rule.chain}/${rule.handle}` : `${world.symbol(first.location)}/${where}`}`,
       confidence: loweredFor.length === 0 ? 'proved' : suspects === null ? 'possible' : 'likely',
       loweredFor,
@@ -170,8 +182,8 @@ function refusalOf(exchange: Case, drop: Observation): Observation | null {
 }
 
 function evidenceOfRules(drop: Observation): Evidence[] {
-  const known = drop.world.rules(drop.netns, drop.time);
-  return known ? [known.evidence] : [];
+  const rules = rulesAt(drop);
+  return rules ? [rules.known.evidence] : [];
 }
 
 function ruledOut(exchange: Case, drop: Observation, rejected: boolean): RuledOut[] {

@@ -1,5 +1,6 @@
-import type { DroppingRule } from '../../event/fact.js';
+import type { DroppingRule, RulesFact } from '../../event/fact.js';
 import type { Case } from '../../explain/diagnose.js';
+import type { Known } from '../../explain/world.js';
 import { IPS_CONFIRMED, IPS_SRC_NAT_DONE, type Observation } from '../../explain/observation.js';
 import { meets, type Hook, type Meets } from '../../explain/rule-match.js';
 
@@ -56,10 +57,19 @@ export function hooksOf(exchange: Case, drop: Observation): Hook[] {
   return routed ? [later] : ['prerouting', later];
 }
 
+/**
+ * The rules of the namespace at that time; the latest ones when they changed so near to it that
+ * either may have been in force.
+ */
+export function rulesAt(drop: Observation): { known: Known<RulesFact>; sure: boolean } | null {
+  const then = drop.world.rules(drop.netns, drop.time);
+  const known = then ?? drop.world.rules(drop.netns);
+  return known && { known, sure: then !== null };
+}
+
 /** The rules that may have dropped it, surest first; null when the rules there are not known. */
 export function candidates(exchange: Case, drop: Observation): Candidate[] | null {
-  const known = drop.world.rules(drop.netns, drop.time);
-  const dropping = known?.fact.dropping;
+  const dropping = rulesAt(drop)?.known.fact.dropping;
   if (!dropping) return null;
   const hooks = hooksOf(exchange, drop);
   const nft = droppedBy(drop) === 'nft';

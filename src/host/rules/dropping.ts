@@ -49,9 +49,10 @@ export function droppingRules(tables: readonly Table[]): DroppingRule[] {
           const flag = skippable ? { skippable } : {};
           if (rule.drops) {
             const action = dropOf(decisions);
+            const mapped = decisions.flatMap((one) => ('drops' in one ? one.drops : []))[0];
             found.push({
               ...{ ...natRule(table, at, rule), ...where, action: action ?? 'drop', ...flag },
-              when: action ? when : unsure,
+              when: action ? when : mapped ? [...when, condition(mapped)] : unsure,
             });
           }
           const sure = decisions.some((action) => 'sure' in action && action.sure);

@@ -66,8 +66,11 @@ export type Action =
       /** the new source address; null: the outgoing device's, or not known */
       address: string | null;
     }
-  /** sure: every packet that comes here goes to (the one) target; else to some of them or to none */
-  | { do: 'jump' | 'goto'; targets: string[]; sure: boolean }
+  /**
+   * sure: every packet that comes here goes to (the one) target; else to some of them or to none.
+   * drops: what a verdict map drops, when it does
+   */
+  | { do: 'jump' | 'goto'; targets: string[]; sure: boolean; drops?: Match }
   | { do: 'return' | 'accept' | 'drop' | 'reject' };
 
 export type SnatAction = Extract<Action, { do: 'snat' }>;

@@ -135,7 +135,13 @@ function parseExpression(expression: unknown, mapTargets: (name: string) => stri
       const data = get(value, 'data');
       const targets =
         typeof data === 'string' ? mapTargets(data.slice(1)) : verdictTargets(list(data));
-      return [{ do: 'jump', targets, sure: false }];
+      const dropped = (typeof data === 'string' ? [] : list(data)).flatMap((element) => {
+        const [key, verdict] = list(element);
+        return get(verdict, 'drop') === undefined ? [] : [key];
+      });
+      const drops = parseMatch({ op: '==', left: get(value, 'key'), right: { set: dropped } });
+      const dropping = dropped.length > 0 ? { drops } : {};
+      return [{ do: 'jump', targets, sure: false, ...dropping }];
     }
     case 'return':
     case 'drop':

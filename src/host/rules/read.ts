@@ -101,7 +101,40 @@ export async function rulesFact(
   );
   const digest = createHash('sha256').update(rulesText(sections)).digest('hex').slice(0, 16);
   const dropping = droppingRules(tables);
-  return { fact: 'rules', netns, digest, ...judge(tables, tunnels), dropping, unread };
+  const destinations = natDestinations(sections);
+  return {
+    fact: 'rules',
+    netns,
+    digest,
+    ...judge(tables, tunnels),
+    dropping,
+    ...(destinations.length <= MAX_DESTINATIONS ? { destinations } : {}),
+    unread,
+  };
+}
+
+/** A fact of the rules of a large cluster stays some 100 KiB. */
+const MAX_DESTINATIONS = 8192;
+
+/**
+ * The addresses that DNAT rules, and maps that such rules look them up in, lead to. Of nft every
+ * address of such a line or map counts: it may name more than there are, never fewer.
+ */
+export function natDestinations(sections: ReadonlyMap<string, string>): string[] {
+  const found = new Set<string>();
+  for (const [name, text] of sections) {
+    if (/^(legacy|iptables) /.test(name))
+      for (const [, to = ''] of text.matchAll(/--to-destination (\S+)/g)) {
+        const bracketed = /^\[(.*)\]/.exec(to)?.[1];
+        found.add(bracketed ?? (to.split(':').length > 2 ? to : to.replace(/:.*/, '')));
+      }
+    if (name !== 'listing' || !/\bdnat\b/.test(text)) continue;
+    for (const line of text.split('\n'))
+      if (/\bdnat\b|[{,] *[^ ]+ .*: |elements = /.test(line))
+        for (const [address] of line.matchAll(/\d+(\.\d+){3}|[0-9a-f]*:[0-9a-f:]*:[0-9a-f]+/gi))
+          found.add(address);
+  }
+  return [...found].sort();
 }
 
 /** The device a tunnel's packets are routed to: the tunnel, or the bridge it is a port of. */
