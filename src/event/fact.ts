@@ -170,6 +170,8 @@ export interface RulesFact {
   spared: NoSnatPath[];
   /** rules that drop or reject, in the order in which packets come to them; absent in sessions of before */
   dropping?: DroppingRule[];
+  /** addresses that destination NAT leads to; absent: not read, or too many to keep */
+  destinations?: string[];
   /** rules that are there and could not be read, one line each */
   unread: string[];
 }
