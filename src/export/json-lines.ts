@@ -20,9 +20,7 @@ export class JsonLines implements Format {
   }
 
   record(cursor: Cursor): Buffer {
-    const row = cursor.isEvent
-      ? eventRow(cursor, this.header, this.survey)
-      : this.otherRow(cursor);
+    const row = cursor.isEvent ? eventRow(cursor, this.header, this.survey) : this.otherRow(cursor);
     return Buffer.from(JSON.stringify(row) + '\n');
   }
 
