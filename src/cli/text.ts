@@ -185,15 +185,18 @@ function closing(report: Report, seen: Seen): string {
     count(seen['tcp-connect'], 'TCP connect'),
     ...(seen['dns-lookup'] > 0 ? [count(seen['dns-lookup'], 'DNS lookup')] : []),
   ].join(' and ');
-  if (report.findings.length === 0 && report.unexplained.length === 0)
+  const blind = report.sessions.flatMap((session) => session.blind);
+  if (report.findings.length === 0 && report.unexplained.length === 0) {
+    const nothing =
+      seen['tcp-connect'] + seen['dns-lookup'] === 0
+        ? 'no connection attempt and no lookup was seen.'
+        : `${what} seen, each answered at once.`;
     lines.push(
-      pc.green(
-        seen['tcp-connect'] + seen['dns-lookup'] === 0
-          ? 'Nothing was wrong: no connection attempt and no lookup was seen.'
-          : `Nothing was wrong: ${what} seen, each answered at once.`,
-      ),
+      blind.length === 0
+        ? pc.green(`Nothing was wrong: ${nothing}`)
+        : `Nothing wrong was seen, as far as could be: ${nothing}`,
     );
-  else
+  } else
     lines.push(
       pc.dim(
         `${what} seen; ${count(report.findings.length + omitted.findings, 'finding')}, ${report.unexplained.length + omitted.unexplained} unexplained.`,
@@ -211,6 +214,8 @@ function closing(report: Report, seen: Seen): string {
         `Lost: ${count(lost.ring, 'event')} for want of room, ${count(lost.missed, 'program run')} skipped by the kernel, ${count(lost.exchanges, 'exchange')} forgotten. What is not listed may have happened.`,
       ),
     );
+  for (const { point, reason } of blind)
+    lines.push(pc.yellow(`Not watched: ${point} (${reason}). What happened there is not known.`));
   for (const session of report.sessions)
     if (session.truncated !== null) lines.push(pc.yellow(session.truncated));
   return lines.join('\n');

@@ -22,6 +22,13 @@ const MAX_OPEN = 50_000;
 /** How long after a loss its fact may come, ns. */
 const LOSS_DELAY = 1.5e9;
 
+/** Without these, what went wrong may not have been seen at all. */
+const ESSENTIAL: ReadonlySet<string> = new Set([
+  'device.transmit',
+  'device.receive',
+  'packet.drop',
+  'socket.state',
+]);
 /** Findings, and entries without one, that are kept for the report: an outage makes any number. */
 const MAX_KEPT = 1000;
 
@@ -178,6 +185,9 @@ export class Explainer implements Registry {
         records: source.records,
         events: source.events,
         truncated: null,
+        blind: source.header.plan
+          .filter(({ point, mechanism }) => mechanism === null && ESSENTIAL.has(point))
+          .map(({ point, reason = '' }) => ({ point, reason })),
       })),
       findings: [...this.published.values()].map((p) => p.finding).sort(byStart),
       unexplained: [...this.unexplained_].sort(byStart),
