@@ -186,13 +186,14 @@ function closing(report: Report, seen: Seen): string {
     ...(seen['dns-lookup'] > 0 ? [count(seen['dns-lookup'], 'DNS lookup')] : []),
   ].join(' and ');
   const blind = report.sessions.flatMap((session) => session.blind);
+  const lossless = lost.ring + lost.missed + lost.exchanges === 0;
   if (report.findings.length === 0 && report.unexplained.length === 0) {
     const nothing =
       seen['tcp-connect'] + seen['dns-lookup'] === 0
         ? 'no connection attempt and no lookup was seen.'
         : `${what} seen, each answered at once.`;
     lines.push(
-      blind.length === 0
+      blind.length === 0 && lossless
         ? pc.green(`Nothing was wrong: ${nothing}`)
         : `Nothing wrong was seen, as far as could be: ${nothing}`,
     );
@@ -208,7 +209,7 @@ function closing(report: Report, seen: Seen): string {
         `Only the latest are listed, not ${count(omitted.findings, 'earlier finding')} and ${omitted.unexplained} unexplained before them.`,
       ),
     );
-  if (lost.ring + lost.missed + lost.exchanges > 0)
+  if (!lossless)
     lines.push(
       pc.yellow(
         `Lost: ${count(lost.ring, 'event')} for want of room, ${count(lost.missed, 'program run')} skipped by the kernel, ${count(lost.exchanges, 'exchange')} forgotten. What is not listed may have happened.`,
