@@ -30,14 +30,13 @@ export const policyDrop: Diagnoser = {
   verdict: 'policy-drop',
 
   diagnose(exchange) {
-    const drops = dropsOf(exchange, /^NETFILTER_DROP$/).filter((drop) =>
-      byRule(drop, candidates(exchange, drop)),
-    );
-    const first = drops[0];
-    if (!first) return null;
+    const all = dropsOf(exchange, /^NETFILTER_DROP$/);
+    const found = firstByRule(exchange, all);
+    if (!found) return null;
+    const { drop: first, suspects } = found;
+    const drops = all.filter((drop) => isLike(drop, first));
     const { world } = first;
     const node = world.netnsName(first.netns);
-    const suspects = candidates(exchange, first);
     const rule = theRule(suspects);
     const noun = packetNoun(exchange, first);
     const refusal = refusalOf(exchange, first);
@@ -107,6 +106,25 @@ export const policyDrop: Diagnoser = {
     };
   },
 };
+
+/** The first of the drops that a rule made, and the rules that may have been it. */
+function firstByRule(exchange: Case, drops: readonly Observation[]) {
+  for (const drop of drops) {
+    const suspects = candidates(exchange, drop);
+    if (byRule(drop, suspects)) return { drop, suspects };
+  }
+  return null;
+}
+
+/** Did a packet die in the same place, and in the same state, as another? */
+function isLike(drop: Observation, other: Observation): boolean {
+  return (
+    drop.netns === other.netns &&
+    drop.location === other.location &&
+    !refusedByConntrack(drop) &&
+    (drop.ct === null) === (other.ct === null)
+  );
+}
 
 /** Is it sure enough that a rule, and not the kernel’s own conntrack or NAT, dropped it? */
 function byRule(drop: Observation, suspects: readonly Candidate[] | null): boolean {
