@@ -23,6 +23,9 @@ const NEXT_STEP = 250e6;
 /** Longer than any resolver waits before it repeats (glibc 5 s, options timeout up to 30), ns. */
 const PATIENCE = 31e9;
 
+/** Questions that leave within so long, ms, were not waited for in between. */
+const TOGETHER_MS = 100;
+
 /** Lookups of one client at once. */
 const MAX_RECENT = 256;
 
@@ -149,7 +152,8 @@ export class DnsLookups implements Tracker {
     const lookup = exchange as Lookup;
     return (
       lookup.outcome === 'recovered' &&
-      lookup.attempts.length === lookup.queries.length &&
+      // What was repeated sooner than anybody waits had only left late.
+      (lookup.attempts.length === lookup.queries.length || lookup.delayMs < TOGETHER_MS) &&
       !lookup.dropped &&
       lookup.delayMs < this.slowMs
     );

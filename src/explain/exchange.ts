@@ -64,7 +64,10 @@ export class Exchange {
    * @returns true when a new attempt began
    */
   arrive(place: number, ipId: number, time: number, message = 0): boolean {
-    const current = this.attempts.findLast((attempt) => attempt.message === message);
+    // Attempts may be under way at once: after waiting for a neighbour they leave together.
+    const current = this.attempts.findLast(
+      (attempt) => attempt.message === message && (ipId === 0 || attempt.ipId === ipId),
+    );
     if (current?.ipId === ipId && !current.places.includes(place)) {
       current.places.push(place);
       return false;

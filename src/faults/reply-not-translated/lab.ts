@@ -1,0 +1,138 @@
+import { runClients, startServer } from '../../lab/endpoints.js';
+import { runLookups, startNameServer } from '../../lab/dns.js';
+import { defineLab, type RunningLab } from '../../lab/lab.js';
+import { Namespaces, type Cable } from '../../lab/namespaces.js';
+import { serviceRules } from '../../lab/routed-pods.js';
+import type { SettingsOf } from '../../lab/settings.js';
+import { sysctls } from '../../lab/vxlan.js';
+
+const SETTINGS = [
+  {
+    key: 'way',
+    kind: 'text',
+    default: 'bridged',
+    values: ['bridged', 'another-way', 'not-tracked', 'none'],
+    help: 'how answers get past the NAT: over the bridge, over a cable of their own, by NOTRACK; none: they do not',
+  },
+  {
+    key: 'protocol',
+    kind: 'text',
+    default: 'dns',
+    values: ['dns', 'tcp'],
+    help: 'what the clients do: DNS lookups, or TCP connects',
+  },
+  {
+    key: 'clients',
+    kind: 'number',
+    default: 1,
+    range: [1, 100],
+    help: 'how many at once',
+  },
+] as const;
+
+type ReplySettings = SettingsOf<typeof SETTINGS>;
+
+const CABLES: Cable[] = [
+  [
+    ['node', 'pod1'],
+    ['client', 'eth0'],
+  ],
+  [
+    ['node', 'pod2'],
+    ['server', 'eth0'],
+  ],
+  [
+    ['client', 'eth1'],
+    ['server', 'eth1'],
+  ],
+];
+const CLIENT = '10.88.0.11';
+const SERVER = '10.88.0.12';
+const SERVICE = { address: '10.96.0.10', port: 53 };
+
+/** A Service whose client and backend are on one bridge of one node. */
+export const lab = defineLab({
+  name: 'reply-not-translated',
+  title: 'a Service whose answers come past the NAT, from the backend’s own address',
+  settings: SETTINGS,
+  up,
+});
+
+async function up(settings: ReplySettings, signal?: AbortSignal): Promise<RunningLab> {
+  const scripts = scriptsOf(settings);
+  const namespaces = await Namespaces.create(Object.keys(scripts), CABLES, signal);
+  try {
+    await Promise.all(
+      Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
+    );
+    if (settings.protocol === 'dns') await startNameServer(namespaces, 'server');
+    else await startServer(namespaces, 'server', { answer: SERVICE.port });
+  } catch (error) {
+    await namespaces.remove();
+    throw error;
+  }
+  const { names } = namespaces;
+  return {
+    namespaces: names,
+    node: names['client']!,
+    traced: Object.values(names),
+    run: (runSignal) => {
+      const purpose = settings.way === 'none' ? 'healthy' : 'faulty';
+      if (settings.protocol === 'tcp') {
+        const connection = { ...SERVICE, timeoutMs: 2500, purpose };
+        return runClients(
+          namespaces,
+          'client',
+          Array.from({ length: settings.clients }, () => connection),
+          runSignal,
+        );
+      }
+      const lookups = Array.from({ length: settings.clients }, (_, i) => ({
+        name: `host${i + 1}.example`,
+        servers: [SERVICE.address],
+        resolver: 'system' as const,
+        purpose,
+      }));
+      return runLookups(namespaces, 'client', lookups, {
+        resolvConf: `nameserver ${SERVICE.address}\noptions timeout:1 attempts:2\n`,
+        signal: runSignal,
+      });
+    },
+    exec: (command, options) =>
+      namespaces.exec('client', command, { SKBWHY_SERVICE: `${SERVICE.address}:53` }, options),
+    keep: () => namespaces.keep(),
+    down: () => namespaces.remove(),
+  };
+}
+
+function scriptsOf({ way }: ReplySettings): Record<string, string> {
+  const pod = (address: string, more: string) => `
+${sysctls({ 'net.ipv4.conf.all.rp_filter': 0, 'net.ipv4.conf.default.rp_filter': 0 })}
+echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter
+echo 0 > /proc/sys/net/ipv4/conf/eth1/rp_filter
+ip link set lo up
+ip addr add ${address}/24 dev eth0
+ip link set eth0 up
+ip link set eth1 up
+ip route add default via 10.88.0.1
+${more}
+`;
+  return {
+    client: pod(CLIENT, ''),
+    server: pod(SERVER, way === 'another-way' ? `ip route add ${CLIENT}/32 dev eth1` : ''),
+    node: `
+${sysctls({ 'net.ipv4.ip_forward': 1, 'net.ipv4.conf.all.rp_filter': 0, 'net.ipv4.conf.all.send_redirects': 0 })}
+ip link set lo up
+ip link add cni0 type bridge
+ip addr add 10.88.0.1/24 dev cni0
+ip link set cni0 up
+ip link set pod1 master cni0 up
+ip link set pod2 master cni0 up
+if test -e /proc/sys/net/bridge/bridge-nf-call-iptables; then
+  echo ${way === 'bridged' ? 0 : 1} > /proc/sys/net/bridge/bridge-nf-call-iptables
+fi
+${serviceRules({ ...SERVICE, backend: SERVER })}
+${way === 'not-tracked' ? `iptables -t raw -A PREROUTING -s ${SERVER} -j CT --notrack` : ''}
+`,
+  };
+}
