@@ -22,6 +22,8 @@ const TAKING = 20e6;
 const NEXT_STEP = 250e6;
 /** Longer than any resolver waits before it repeats (glibc 5 s, options timeout up to 30), ns. */
 const PATIENCE = 31e9;
+/** A resolver that has repeated waits as long again, and a bit, ns. */
+const MARGIN = 1e9;
 
 /** Questions that leave within so long, ms, were not waited for in between. */
 const TOGETHER_MS = 100;
@@ -217,7 +219,7 @@ export class DnsLookups implements Tracker {
       const lookup = exchange as Lookup;
       if (lookup.answered) {
         if (now - lookup.lastTime > NEXT_STEP) this.end(lookup);
-      } else if (now - (lookup.attempts.at(-1)?.startedAt ?? lookup.startedAt) > PATIENCE)
+      } else if (now - (lookup.attempts.at(-1)?.startedAt ?? lookup.startedAt) > patience(lookup))
         this.registry.close(lookup, lookup.lastTime, 'failed');
     }
   }
@@ -369,6 +371,19 @@ function asks(lookup: Lookup, flow: string): boolean {
   const n = addressOf(flow).length;
   const server = flow.slice(n, 2 * n);
   return lookup.queries.some((q) => [...q.sentIn].some((key) => key.slice(n, 2 * n) === server));
+}
+
+/**
+ * How long after its last question an unanswered lookup may still go on, ns. Resolvers wait equally
+ * long each time, or less (musl 2.5 s and 2.5 s, glibc 5 s for each server).
+ */
+function patience({ attempts }: Lookup): number {
+  let longest = 0;
+  for (const [i, attempt] of attempts.entries()) {
+    const before = attempts.findLast((a, j) => j < i && a.message === attempt.message);
+    if (before) longest = Math.max(longest, attempt.startedAt - before.startedAt);
+  }
+  return longest > TOGETHER_MS * 1e6 ? Math.min(longest * 1.2 + MARGIN, PATIENCE) : PATIENCE;
 }
 
 /** Another search-list step may follow a name that does not exist, TCP a truncated answer. */

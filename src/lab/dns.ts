@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { SkbwhyError } from '../event/errors.js';
+import { endpoint } from './client.js';
 import type { ClientResult } from './lab.js';
 import type { NameServer } from './name-server.js';
 import type { Namespaces } from './namespaces.js';
@@ -109,7 +110,7 @@ async function converse(
     return {
       client: role,
       purpose,
-      target: `${servers[0] ?? 'name server'}:53`,
+      target: endpoint(servers[0] ?? 'name server', 53),
       source: found?.source ?? null,
       protocol: 'udp',
       ok: found?.ok ?? false,

@@ -5,6 +5,8 @@ export interface Service {
   /** ClusterIP */
   address: string;
   port: number;
+  /** tcp if not told */
+  protocol?: 'tcp' | 'udp';
   nodePort: number;
   backend: { address: string; port: number };
   /**
@@ -75,19 +77,20 @@ function iptables({
           `-A KUBE-POSTROUTING -j ${masquerade}`,
         ]
       : [`-A KUBE-POSTROUTING -m mark --mark ${bit}/${bit} -j ${masquerade}`]),
-    ...services.flatMap(({ name, address, port, nodePort, backend, marked }) => {
-      const to = `-d ${address} -p tcp -m tcp --dport ${port} -m comment --comment "default/${name}"`;
+    ...services.flatMap(({ name, address, port, protocol = 'tcp', nodePort, backend, marked }) => {
+      const transport = `-p ${protocol} -m ${protocol}`;
+      const to = `-d ${address} ${transport} --dport ${port} -m comment --comment "default/${name}"`;
       const from = marked === 'beyond the pods' ? `! -s ${pods} ` : '';
       const mark = marked === 'nobody' ? [] : [`-A KUBE-SERVICES ${from}${to} -j KUBE-MARK-MASQ`];
       return [
         ...mark,
         `-A KUBE-SERVICES ${to} -j KUBE-SVC-${name}`,
-        `-A KUBE-NODEPORTS -p tcp -m tcp --dport ${nodePort} -j KUBE-EXT-${name}`,
+        `-A KUBE-NODEPORTS ${transport} --dport ${nodePort} -j KUBE-EXT-${name}`,
         ...(marked === 'nobody' ? [] : [`-A KUBE-EXT-${name} -j KUBE-MARK-MASQ`]),
         `-A KUBE-EXT-${name} -j KUBE-SVC-${name}`,
         `-A KUBE-SVC-${name} -j KUBE-SEP-${name}`,
         `-A KUBE-SEP-${name} -s ${backend.address} -j KUBE-MARK-MASQ`,
-        `-A KUBE-SEP-${name} -p tcp -m tcp -j DNAT --to-destination ${hostPort(backend)}`,
+        `-A KUBE-SEP-${name} ${transport} -j DNAT --to-destination ${hostPort(backend)}`,
       ];
     }),
     '-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS',
@@ -129,17 +132,17 @@ function nft({
         ]
       : [`    meta mark & ${bit} == ${bit} ${masquerade}`]),
     '  }',
-    ...services.flatMap(({ name, backend }) => [
+    ...services.flatMap(({ name, backend, protocol = 'tcp' }) => [
       `  chain service-${name} {`,
       `    ${ip} saddr ${backend.address} jump mark-for-masquerade`,
-      `    meta l4proto tcp dnat to ${hostPort(backend)}`,
+      `    meta l4proto ${protocol} dnat to ${hostPort(backend)}`,
       '  }',
     ]),
     '  chain services {',
-    ...services.flatMap(({ name, address, port, nodePort, marked }) => {
-      const to = `${ip} daddr ${address} tcp dport ${port}`;
+    ...services.flatMap(({ name, address, port, protocol = 'tcp', nodePort, marked }) => {
+      const to = `${ip} daddr ${address} ${protocol} dport ${port}`;
       const from = marked === 'beyond the pods' ? `${ip} saddr != ${pods} ` : '';
-      const atNode = `fib daddr type local tcp dport ${nodePort}`;
+      const atNode = `fib daddr type local ${protocol} dport ${nodePort}`;
       const mark = [
         `    ${from}${to} jump mark-for-masquerade`,
         `    ${atNode} jump mark-for-masquerade`,

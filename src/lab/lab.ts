@@ -13,7 +13,7 @@ export interface ClientResult {
   protocol: 'tcp' | 'udp';
   /** the server's answer arrived */
   ok: boolean;
-  /** from connect() to established, ms; null: it never was, or they were many */
+  /** from connect() to established, of a lookup from question to answer, ms; null: it never was, or they were many */
   connectMs: number | null;
   /** errno name (ETIMEDOUT …), 'timeout' or 'aborted'; null when ok */
   error: string | null;

@@ -55,11 +55,18 @@ function answer(query: Buffer, server: NameServer, truncates: boolean): Buffer {
 
 async function serve(server: NameServer): Promise<void> {
   const { port = 53, delayMs = 0, truncates = false } = server;
-  const udp = createSocket({ type: 'udp4' });
-  udp.on('message', (query, from) => {
-    setTimeout(() => udp.send(answer(query, server, truncates), from.port, from.address), delayMs);
-  });
-  await new Promise<void>((resolve) => udp.bind(port, resolve));
+  for (const type of ['udp4', 'udp6'] as const) {
+    const udp = createSocket({ type, ipv6Only: type === 'udp6' });
+    udp.on('message', (query, from) => {
+      const reply = answer(query, server, truncates);
+      setTimeout(() => udp.send(reply, from.port, from.address), delayMs);
+    });
+    await new Promise<void>((resolve, reject) => {
+      // a namespace may be without IPv6
+      udp.once('error', (error) => (type === 'udp6' ? resolve() : reject(error)));
+      udp.bind(port, resolve);
+    });
+  }
   const tcp = createServer((socket) => {
     socket.on('error', () => undefined);
     let pending = Buffer.alloc(0);

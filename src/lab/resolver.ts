@@ -5,6 +5,7 @@
  */
 import { lookup as systemLookup } from 'node:dns';
 import { createSocket, type Socket } from 'node:dgram';
+import { isIPv6 } from 'node:net';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
@@ -47,10 +48,10 @@ const NXDOMAIN = 3;
 const sockets = new Map<number, Promise<Socket>>();
 let nextId = process.pid & 0xffff;
 
-function open(port?: number): Promise<Socket> {
+function open(server: string, port?: number): Promise<Socket> {
   const bind = () =>
     new Promise<Socket>((resolve, reject) => {
-      const socket = createSocket('udp4').setMaxListeners(1000);
+      const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4').setMaxListeners(1000);
       socket.once('error', reject);
       socket.bind(port ?? 0, () => {
         socket.on('error', () => undefined);
@@ -115,7 +116,7 @@ async function ask(spec: Lookup, name: string): Promise<Step> {
     const key = resolver === 'glibc' ? targets[0]! : '';
     socket = bySocket.get(key);
     if (!socket) {
-      socket = await open(localPort);
+      socket = await open(targets[0]!, localPort);
       bySocket.set(key, socket);
       if (localPort === undefined) opened.push(socket);
     }

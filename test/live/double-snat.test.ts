@@ -231,6 +231,26 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
       assertRehash(await doubleSnatLab(settings));
     });
 
+  test('a lookup through it never recovers: its repeats keep their socket', async () => {
+    const report = await doubleSnatLab({ clients: 0, lookups: 1, client: 'pod' });
+    const finding = onlyFinding(report);
+    assert.equal(finding.verdict, 'double-snat');
+    assert.equal(finding.subject.kind, 'dns-lookup');
+    assert.equal(finding.outcome, 'failed');
+    assert.equal(finding.prediction?.recoverAtMs, 'never');
+    assert.equal(finding.confidence, 'proved');
+    assert.equal(finding.attempts.length, 4);
+    assert.ok(finding.attempts.every((a) => a.dropReason === 'UDP_CSUM'));
+    assert.equal(report.clients[0]?.error, 'timeout');
+    assert.deepEqual(report.unexplained, []);
+  });
+
+  test('a lookup where the mark is cleared is answered', async () => {
+    const report = await doubleSnatLab({ clients: 0, lookups: 3, client: 'pod', xorMark: true });
+    assert.deepEqual(report.findings, []);
+    assert.ok(report.clients.every((client) => client.ok));
+  });
+
   test('a dead address and a silent server have no verdict and are not silent', async () => {
     const report = await doubleSnatLab({
       clients: 0,

@@ -1,6 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { existsSync } from 'node:fs';
 import { SkbwhyError } from '../../event/errors.js';
 import { endpoint } from '../../lab/client.js';
+import { runLookups, startNameServer } from '../../lab/dns.js';
 import { runClients, runLoad, startServer, type Purpose } from '../../lab/endpoints.js';
 import { kubeProxyRules, type Service } from '../../lab/kube-proxy.js';
 import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
@@ -27,6 +29,9 @@ const RECEIVER = 2;
 const POD = 10;
 const DEAD = 99;
 const SERVER_PORT = 8080;
+const DNS_PORT = 53;
+/** How long after an unanswered lookup it is seen that nothing follows, ms. */
+const SILENCE_MS = 3000;
 const SILENT_PORT = 8081;
 const SINK_PORT = 8082;
 const RESET_PORT = 8083;
@@ -172,6 +177,13 @@ const SETTINGS = [
     help: 'connections beside them to a Service whose packets are not marked',
   },
   {
+    key: 'lookups',
+    kind: 'number',
+    default: 0,
+    range: [0, 1000],
+    help: 'DNS lookups beside them at a DNS Service whose packets are marked; clients in a pod are hit (client=pod)',
+  },
+  {
     key: 'dead',
     kind: 'number',
     default: 0,
@@ -241,6 +253,8 @@ export const lab = defineLab({
 const CLIENT_ROLE = { node: 'sender', pod: 'client', nodeport: 'outside' } as const;
 
 async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<RunningLab> {
+  if (settings.lookups > 0 && settings.client === 'nodeport')
+    throw new SkbwhyError('bad-option', '--set lookups does not go with client=nodeport');
   const clientRole = CLIENT_ROLE[settings.client];
   const pods = network('pods', settings, ['10.244.0.0/16', 'fd00:10:244::/48']);
   const services = servicesOf(settings, pods);
@@ -253,6 +267,7 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
       ...(settings.unrelated > 0
         ? [startServer(namespaces, 'receiver', { reset: RESET_PORT })]
         : []),
+      ...(settings.lookups > 0 ? [startNameServer(namespaces, 'pod')] : []),
       ...(settings.stream ? [startServer(namespaces, 'receiver', { sink: SINK_PORT }, true)] : []),
       ...Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
     ]);
@@ -267,12 +282,39 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
     node: names.sender ?? '',
     // what is outside would not be seen on real nodes either
     traced: Object.keys(scripts).flatMap((role) => (role === 'outside' ? [] : (names[role] ?? []))),
-    run: (runSignal) => runOnce(namespaces, settings, clientRole, connections, runSignal),
+    run: async (runSignal) => {
+      const results = await Promise.all([
+        runOnce(namespaces, settings, clientRole, connections, runSignal),
+        lookUp(namespaces, settings, clientRole, services[2].address, runSignal),
+      ]);
+      return results.flat();
+    },
     exec: (command, options) =>
       namespaces.exec('sender', command, environment(names, services), options),
     keep: () => namespaces.keep(),
     down: () => namespaces.remove(),
   };
+}
+
+/** Lookups as musl makes them, from the clients' namespace. */
+async function lookUp(
+  namespaces: Namespaces,
+  settings: DoubleSnatSettings,
+  role: string,
+  server: string,
+  signal?: AbortSignal,
+): Promise<ClientResult[]> {
+  if (settings.lookups === 0) return [];
+  const lookups = Array.from({ length: settings.lookups }, (_, i) => ({
+    name: `host${i + 1}.example`,
+    servers: [server],
+    resolver: 'musl' as const,
+    purpose: 'faulty',
+  }));
+  const results = await runLookups(namespaces, role, lookups, { signal });
+  if (results.some((result) => !result.ok))
+    await sleep(SILENCE_MS, undefined, signal ? { signal } : {}).catch(() => undefined);
+  return results;
 }
 
 async function runOnce(
@@ -458,27 +500,29 @@ function network(
   return { family, cidr };
 }
 
-function servicesOf(settings: DoubleSnatSettings, pods: PodNetwork): [Service, Service] {
+function servicesOf(settings: DoubleSnatSettings, pods: PodNetwork): [Service, Service, Service] {
   const addresses = network('services', settings, ['10.96.0.0/16', 'fd00:10:96::/48']);
-  const backend = { address: podAddress(pods, RECEIVER, POD), port: SERVER_PORT };
   const service = (name: string, host: number, marked: Service['marked']): Service => ({
     name,
     address: podAddress(addresses, 0, host),
     port: 80,
     nodePort: 30000 + host,
-    backend,
+    backend: { address: podAddress(pods, RECEIVER, POD), port: SERVER_PORT },
     marked,
   });
+  const marked = settings.client === 'pod' ? 'everybody' : 'beyond the pods';
+  const dns = service('dns', 30, marked);
   return [
-    service('web', 10, settings.client === 'pod' ? 'everybody' : 'beyond the pods'),
+    service('web', 10, marked),
     service('healthy', 20, 'nobody'),
+    { ...dns, protocol: 'udp', port: DNS_PORT, backend: { ...dns.backend, port: DNS_PORT } },
   ];
 }
 
 function plannedConnections(
   settings: DoubleSnatSettings,
   pods: PodNetwork,
-  [faulty, healthy]: readonly [Service, Service],
+  [faulty, healthy]: readonly [Service, Service, Service],
 ): Purpose[] {
   const timeoutMs = settings.timeout * 1000;
   const many = (count: number, purpose: string, to: { address: string; port: number }) =>
@@ -499,7 +543,7 @@ function plannedConnections(
 /** What a user's command is told of the lab. */
 function environment(
   names: Readonly<Record<string, string>>,
-  [faulty, healthy]: readonly [Service, Service],
+  [faulty, healthy]: readonly [Service, Service, Service],
 ): Record<string, string> {
   return {
     SKBWHY_SERVICE: endpoint(faulty.address, faulty.port),
