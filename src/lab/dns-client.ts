@@ -215,10 +215,13 @@ async function main(cpu: string | undefined): Promise<void> {
     cpu === undefined
       ? null
       : spawn('taskset', ['-c', cpu, process.execPath, process.argv[1]!, 'helper'], {
-          stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+          stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
         });
   const input = createInterface({ input: process.stdin });
-  input.once('close', () => process.exit(0)); // the lab is gone, or has all it wants
+  input.once('close', () => {
+    helper?.kill('SIGKILL'); // it may be waiting for a socket that will not come
+    process.exit(0); // the lab is gone, or has all it wants
+  });
   const lines = input[Symbol.asyncIterator]();
   const next = async (): Promise<string> => (await lines.next()).value as string;
   for (;;) await volleyOnce(JSON.parse(await next()) as Volley, helper, next);

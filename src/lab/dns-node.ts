@@ -246,6 +246,8 @@ export interface Race {
   plan(client: number, n: number): LookupPlan;
   /** conntrack counters of which one rises when it happened */
   counters: readonly ('insert_failed' | 'drop' | 'clash_resolve')[];
+  /** how far they must rise together; 1 if not told */
+  times?: number;
 }
 
 /** Tries in one volley: after each the counters are read. */
@@ -291,7 +293,7 @@ export async function provoke(
           if (m.ms !== null && m.sent === volleys[i]!.lookups[m.index]!.types.length) healthy++;
           else results.push(resultOf(client.role, m));
         }
-      happened = (await conntrackCounters(namespaces, race.counters)) > before;
+      happened = (await conntrackCounters(namespaces, race.counters)) >= before + (race.times ?? 1);
     }
   } catch (error) {
     if (!signal?.aborted) throw error;
@@ -305,9 +307,9 @@ export async function provoke(
     target: `${SERVICE.address}:${SERVICE.port}`,
     source: null,
     protocol: 'udp',
-    ok: true,
+    ok: !signal?.aborted,
     connectMs: null,
-    error: null,
+    error: signal?.aborted ? 'aborted' : null,
     startedAt,
   });
   return results;

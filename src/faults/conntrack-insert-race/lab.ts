@@ -41,6 +41,13 @@ const SETTINGS = [
     help: 'how often A and AAAA are asked at the same moment until their entries clash',
   },
   {
+    key: 'clashes',
+    kind: 'number',
+    default: 1,
+    range: [1, 10000],
+    help: 'how many clashes conntrack must have counted until the lab is over',
+  },
+  {
     key: 'timeout',
     kind: 'number',
     unit: 's',
@@ -97,6 +104,7 @@ async function up(
           repeatMs: settings.repeatAfter * 1000,
           timeoutMs: settings.timeout * 1000,
           counters: ['clash_resolve', 'drop'],
+          times: settings.clashes,
           plan: (_, n) => ({
             name: `try-${n}.example.com`,
             types: [TYPE_A, TYPE_AAAA],

@@ -12,7 +12,7 @@ const MORE = 20;
 /** The lookups come when the limit has been low for so long that it was sampled, s. */
 const SETTLE = 2;
 /** The limit is low for so long after that, s: shorter than it takes until the client repeats. */
-const AFTER = 0.5;
+const AFTER = 1;
 
 const SETTINGS = [
   {
@@ -88,13 +88,17 @@ async function up(
     traced: [node, names['client'] ?? '', names['client2'] ?? ''],
     async run(runSignal) {
       const held = settings.held ?? settings.limit + MORE;
+      const client = DnsClient.start(namespaces, 'client');
       const holder = await hold(namespaces, 'client2', BACKENDS[0], SERVER_PORT, held);
       const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + AFTER, node);
       try {
-        await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {});
+        // an interruption is for provoke() to tell
+        await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {}).catch(
+          () => undefined,
+        );
         return await provoke(
           namespaces,
-          [DnsClient.start(namespaces, 'client')],
+          [client],
           {
             tries: 1,
             repeatMs: settings.repeatAfter * 1000,
