@@ -15,6 +15,19 @@ export const filterOption = (): Option =>
     'pcap-filter syntax; matched against the packet and both tuples of its conntrack entry, then followed',
   );
 
+export const slowOption = (): Option =>
+  new Option(
+    '--slow <ms>',
+    'a connect or lookup that takes longer is looked into, and a server that takes longer is called slow (default: 500)',
+  ).argParser(milliseconds);
+
+function milliseconds(value: string): number {
+  const n = Number(value);
+  if (!(n > 0 && n <= 600_000))
+    throw new InvalidArgumentError('milliseconds above 0 are wanted, at most 600000.');
+  return n;
+}
+
 /** Exit status of a command that printed a report. */
 export function exitCode(report: Report, options: { failOnFinding?: boolean }): number {
   return options.failOnFinding && report.findings.length > 0 ? 3 : 0;

@@ -7,7 +7,7 @@ import type { Batch, Session } from '../session/session.js';
 import { Channel } from '../stream/channel.js';
 import { Metrics } from '../stream/metrics.js';
 import { StreamServer } from '../stream/server.js';
-import { filterOption, seconds, untilInterrupted } from './common.js';
+import { filterOption, seconds, slowOption, untilInterrupted } from './common.js';
 import { explain, type Outlets, type Recorder } from './main-path.js';
 import { openTrace } from './open-trace.js';
 import {
@@ -21,6 +21,7 @@ import {
 } from './serving.js';
 
 interface DaemonOptions extends ServingOptions {
+  slow?: number;
   filter?: string;
   netns?: string[];
   record?: string;
@@ -39,6 +40,7 @@ export function daemonCommand(): Command {
     .addOption(tokenFileOption())
     .addOption(allowOriginOption())
     .addOption(filterOption())
+    .addOption(slowOption())
     .addOption(
       new Option(
         '--netns <name...>',
@@ -110,7 +112,7 @@ async function daemon(options: DaemonOptions): Promise<void> {
       if (signal.aborted) stop();
       signal.addEventListener('abort', stop);
 
-      const { report } = await explain([session], outlets);
+      const { report } = await explain([session], { ...outlets, slowMs: options.slow });
 
       channel.end('the daemon ends');
       const { findings, unexplained } = report;

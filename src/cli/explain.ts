@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import { openFile, type FileSession } from '../session/file-reader.js';
-import { exitCode, failOnFindingOption, formatOf, jsonOption } from './common.js';
+import { exitCode, failOnFindingOption, formatOf, jsonOption, slowOption } from './common.js';
 import { explain } from './main-path.js';
 import { print, type Format } from './output.js';
 
@@ -13,17 +13,18 @@ export function explainCommand(): Command {
         .choices(['text', 'json', 'markdown'])
         .default('text'),
     )
+    .addOption(slowOption())
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .action(
       async (
         files: string[],
-        options: { format: Format; json?: boolean; failOnFinding?: boolean },
+        options: { format: Format; json?: boolean; failOnFinding?: boolean; slow?: number },
       ) => {
         const sessions: FileSession[] = [];
         try {
           for (const file of files) sessions.push(await openFile(file));
-          const explained = await explain(sessions);
+          const explained = await explain(sessions, { slowMs: options.slow });
           sessions.forEach((session, i) => {
             const { truncated } = session;
             if (truncated)

@@ -6,7 +6,14 @@ import { loadFaults } from '../faults/registry.js';
 import type { ClientResult } from '../lab/lab.js';
 import { parseSettings } from '../lab/settings.js';
 import { FileWriter } from '../session/file-writer.js';
-import { exitCode, failOnFindingOption, formatOf, jsonOption, untilInterrupted } from './common.js';
+import {
+  exitCode,
+  failOnFindingOption,
+  formatOf,
+  jsonOption,
+  slowOption,
+  untilInterrupted,
+} from './common.js';
 import { explain } from './main-path.js';
 import { jsonText, print } from './output.js';
 import { checkTracing, openTrace } from './open-trace.js';
@@ -20,6 +27,7 @@ interface LabOptions {
   json?: boolean;
   record?: string;
   failOnFinding?: boolean;
+  slow?: number;
   filter?: string;
   netns?: string[];
 }
@@ -58,6 +66,7 @@ function labOf(fault: Fault): Command {
       new Option('--netns <role...>', 'trace only these roles’ namespaces (sender, receiver …)'),
     )
     .addOption(new Option('--filter <expression>', 'pcap-filter syntax, as for record'))
+    .addOption(slowOption())
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .addHelpText('after', `\nSettings:\n${settingsTable(fault)}`)
@@ -134,7 +143,7 @@ export async function runLab(
       try {
         signal.throwIfAborted();
         if (options.record) recorder = await FileWriter.create(options.record, session.header);
-        explaining = explain([session], { recorder });
+        explaining = explain([session], { recorder, slowMs: options.slow });
         explaining.catch(() => undefined);
         if (command.length > 0)
           status = await lab.exec(command, { signal, stdout: options.json ? 2 : 1 });

@@ -28,6 +28,8 @@ export interface Explained {
 export interface Outlets {
   recorder?: Recorder | null;
   publisher?: Publisher | null;
+  /** what takes longer than this is looked into, ms; see ExplainerOptions */
+  slowMs?: number | undefined;
   /** told each finding that is new or changed */
   show?: (finding: Finding) => void;
 }
@@ -38,12 +40,13 @@ export interface Outlets {
  */
 export async function explain(
   sessions: readonly Session[],
-  { recorder, publisher, show }: Outlets = {},
+  { recorder, publisher, show, slowMs }: Outlets = {},
 ): Promise<Explained> {
   const faults = await loadFaults();
   const explainer = new Explainer(
     sessions.map((session) => session.header),
     faults.map((fault) => fault.diagnoser),
+    slowMs === undefined ? {} : { slowMs },
   );
   const tell = (findings: readonly Finding[]): void => {
     for (const finding of findings) {

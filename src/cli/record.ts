@@ -10,6 +10,7 @@ import {
   formatOf,
   jsonOption,
   seconds,
+  slowOption,
   untilInterrupted,
 } from './common.js';
 import { explain } from './main-path.js';
@@ -23,6 +24,7 @@ interface RecordOptions {
   filter?: string;
   netns?: string[];
   duration?: number;
+  slow?: number;
   json?: boolean;
   failOnFinding?: boolean;
 }
@@ -40,6 +42,7 @@ export function recordCommand(): Command {
       ),
     )
     .addOption(new Option('--duration <seconds>', 'stop after this long').argParser(seconds))
+    .addOption(slowOption())
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .action(async (file: string, command: string[], options: RecordOptions) => {
@@ -57,7 +60,7 @@ async function record(file: string, command: string[], options: RecordOptions): 
       await session.close();
       throw error;
     }
-    const explaining = explain([session], { recorder });
+    const explaining = explain([session], { recorder, slowMs: options.slow });
     explaining.catch(() => undefined);
     if (!options.json && command.length === 0)
       process.stderr.write(

@@ -41,6 +41,10 @@ describe('a slow server', { concurrency: 2 }, () => {
     assert.deepEqual(report.unexplained, []);
   });
 
+  test('what is slow can be set', async () => {
+    assertSlow(await runLab('slow-backend', { delay: 150 }, '--slow', '100'), 150);
+  });
+
   test('where the server’s namespace was not traced, nobody is blamed', async () => {
     const report = await runLab('slow-backend', {}, '--netns', 'client', 'node');
     assert.deepEqual(report.findings, []);
