@@ -73,7 +73,7 @@ export class Traces {
 
   constructor(private readonly pid: number) {
     this.sample();
-    this.timer = setInterval(() => this.sample(), SAMPLE_MS);
+    this.timer = setInterval(() => this.sample(), SAMPLE_MS).unref();
   }
 
   private sample(): void {
