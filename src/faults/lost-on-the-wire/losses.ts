@@ -39,6 +39,7 @@ export function lossesOf(exchange: Case): Loss[] {
       const left = seen.at(-1)!;
       if (!isLeaving(left) || broken(left) || !(repeated || wasMissed(exchange, n, left))) continue;
       if (exchange.observations.some((o) => o.point === 'packet.drop' && o.attempt === n)) continue;
+      if (!answer && wasAnswered(exchange, n, left)) continue;
       const through = passages.find((passage) => samePlace(passage.left, left));
       if (through) losses.push({ n, answer, left, through, traced: true });
       else if (!answer) {
@@ -118,6 +119,11 @@ function wasMissed(exchange: Case, n: number, left: Observation): boolean {
     (a, i) => i >= n && a.message === message && a.startedAt > left.time + WAITED,
   );
   return again || (exchange.outcome === 'failed' && exchange.endedAt > left.time + WAITED);
+}
+
+/** An answered request was not lost: glibc repeats A and AAAA when either has no answer. */
+function wasAnswered(exchange: Case, n: number, left: Observation): boolean {
+  return exchange.observations.some((o) => o.attempt === n && o.time > left.time && isAnswer(o));
 }
 
 /** A wrong checksum explains the loss: the receiver drops it, in sight or not. */
