@@ -16,6 +16,8 @@ export interface Case {
   readonly queries: readonly Query[];
   /** of a lookup whose answer was truncated: the connection that asks again */
   readonly retry: Retry | null;
+  /** of a lookup: the same question, asked by the server that it was delivered to, meanwhile */
+  readonly upstream: Upstream | null;
   /** what takes longer than this is slow, ms */
   readonly slowMs: number;
   /** by `address:port`, as clients know it */
@@ -56,6 +58,19 @@ export interface Rival {
   readonly translated: Evidence[];
   /** what shows it in the table */
   readonly inserted: Evidence[];
+}
+
+/** A lookup that another one waited for. */
+export interface Upstream {
+  /** namespace that asked */
+  netns: number;
+  /** whom it asked, `address:port` */
+  server: string | null;
+  /** CLOCK_MONOTONIC ns */
+  startedAt: number;
+  /** 0: not yet */
+  answeredAt: number;
+  evidence: Evidence[];
 }
 
 /** A known cause: looks at one exchange and says whether it explains it. */

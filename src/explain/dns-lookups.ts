@@ -11,7 +11,7 @@ import {
   type Layer,
 } from '../event/headers.js';
 import { Point } from '../event/point.js';
-import { Exchange, placeOf } from './exchange.js';
+import { Exchange, netnsOfPlace, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import { RecentKeys } from './recent-keys.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
@@ -87,6 +87,8 @@ export class Lookup extends Exchange {
   readonly queries: Query[] = [];
   /** over TCP, after an answer was truncated */
   retry: Retry | null = null;
+  /** what the server asked another one for its sake: the same question, from where it was delivered */
+  upstream: Lookup | null = null;
 
   constructor(
     netns: number,
@@ -131,6 +133,8 @@ export class DnsLookups implements Tracker {
   /** answered lookups whose socket may still refuse the last answer */
   private readonly ending = new Set<Lookup>();
   private readonly done = new RecentKeys();
+  /** by type and name: the latest one without an answer */
+  private readonly waiting = new Map<string, Known>();
 
   constructor(
     private readonly registry: Registry,
@@ -164,6 +168,9 @@ export class DnsLookups implements Tracker {
   forget(exchange: Exchange): void {
     const lookup = exchange as Lookup;
     this.ending.delete(lookup);
+    for (const query of lookup.queries)
+      if (this.waiting.get(subjectKey(query))?.lookup === lookup)
+        this.waiting.delete(subjectKey(query));
     for (const key of lookup.keys)
       if (this.byKey.get(key)?.lookup === lookup) this.byKey.delete(key);
     // Repeats that are still on their way belong to nothing any more.
@@ -347,7 +354,11 @@ export class DnsLookups implements Tracker {
       sentIn: new Set(),
       answeredBy: 0,
     });
-    return { lookup, query: lookup.queries.length - 1 };
+    const known = { lookup, query: lookup.queries.length - 1 };
+    const downstream = this.waiting.get(subjectKey(message));
+    if (downstream && waitsIn(downstream, netns)) downstream.lookup.upstream = lookup;
+    else this.waiting.set(subjectKey(message), known);
+    return known;
   }
 
   private alias(key: string, known: Known): void {
@@ -364,6 +375,22 @@ export class DnsLookups implements Tracker {
 /** The source address of a flow's key. */
 function addressOf(key: string): string {
   return key.slice(0, key.length === 12 ? 4 : 16);
+}
+
+function subjectKey({ type, name }: { type: number; name: string | null }): string {
+  return `${type} ${name ?? ''}`;
+}
+
+/** Was the question delivered to this namespace, from another, and not answered yet? */
+function waitsIn({ lookup, query }: Known, netns: number): boolean {
+  return (
+    lookup.netns !== netns &&
+    lookup.queries[query]?.answeredAt === 0 &&
+    lookup.attempts.some(
+      (attempt) =>
+        attempt.message === query && attempt.places.some((place) => netnsOfPlace(place) === netns),
+    )
+  );
 }
 
 /** Was the flow's destination address asked by the lookup? */

@@ -158,6 +158,11 @@ const MAX_RECORDS = 4096;
 const ARENA_BYTES = 1024;
 const EVENT_TUNNEL = 32;
 
+/** The namespace of a place. */
+export function netnsOfPlace(place: number): number {
+  return Math.floor(place / 0x200000);
+}
+
 /** Namespace, device, point, hook and layer of an event as one number below 2^53. */
 export function placeOf(cursor: Cursor): number {
   // What NAT does at a hook is one place, whether it sets an entry up or applies one.

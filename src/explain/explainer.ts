@@ -1,9 +1,15 @@
 import { AT, Cursor } from '../event/cursor.js';
-import { Headers, IPPROTO_TCP, IPPROTO_UDP, keyEndpoints } from '../event/headers.js';
+import {
+  Headers,
+  IPPROTO_TCP,
+  IPPROTO_UDP,
+  keyEndpoints,
+  formatEndpoint,
+} from '../event/headers.js';
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
-import type { Case, Diagnoser, Rival } from './diagnose.js';
+import type { Case, Diagnoser, Rival, Upstream } from './diagnose.js';
 import type { Exchange } from './exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
@@ -364,6 +370,19 @@ export class Explainer implements Registry {
       if (to + LOSS_DELAY >= time) this.publish(id, from, to, body);
   }
 
+  private upstreamOf({ upstream }: Lookup): Upstream | null {
+    const first = upstream?.observations(this.sources)[0];
+    if (!upstream || !first) return null;
+    const { netns, startedAt, answered, answeredAt } = upstream;
+    return {
+      netns,
+      server: formatEndpoint(first.headers.flow.destination(first.record)),
+      startedAt,
+      answeredAt: answered ? answeredAt : 0,
+      evidence: [first.evidence],
+    };
+  }
+
   private caseOf(exchange: Exchange): Case {
     const sources = this.sources;
     const observations = exchange.observations(sources);
@@ -375,6 +394,7 @@ export class Explainer implements Registry {
       attempts: exchange.attempts,
       queries: exchange instanceof Lookup ? exchange.queries : [],
       retry: exchange instanceof Lookup ? exchange.retry : null,
+      upstream: exchange instanceof Lookup ? this.upstreamOf(exchange) : null,
       slowMs: this.slowMs,
       nameServers: this.dns.nameServers,
       translation: (service) => {

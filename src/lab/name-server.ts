@@ -14,6 +14,8 @@ export interface NameServer {
   names?: string[];
   /** how long it thinks about each question, ms */
   delayMs?: number;
+  /** it asks this name server for everything, over UDP, and passes its answers on */
+  forwardTo?: string;
   /** its answers over UDP say only that TCP should be used */
   truncates?: boolean;
 }
@@ -53,11 +55,28 @@ function answer(query: Buffer, server: NameServer, truncates: boolean): Buffer {
   return Buffer.concat([header, query.subarray(12, end), ...(answers ? [record] : [])]);
 }
 
+/** Asks another server, by an id of its own, as caches do. */
+function forward(query: Buffer, to: string, answered: (reply: Buffer) => void): void {
+  const socket = createSocket('udp4');
+  const own = Buffer.from(query);
+  own.writeUInt16BE((query.readUInt16BE(0) + 1) & 0xffff, 0);
+  socket.once('message', (reply) => {
+    query.copy(reply, 0, 0, 2);
+    answered(reply);
+    socket.close();
+  });
+  socket.send(own, 53, to);
+}
+
 async function serve(server: NameServer): Promise<void> {
   const { port = 53, delayMs = 0, truncates = false } = server;
   for (const type of ['udp4', 'udp6'] as const) {
     const udp = createSocket({ type, ipv6Only: type === 'udp6' });
     udp.on('message', (query, from) => {
+      if (server.forwardTo !== undefined) {
+        forward(query, server.forwardTo, (reply) => udp.send(reply, from.port, from.address));
+        return;
+      }
       const reply = answer(query, server, truncates);
       setTimeout(() => udp.send(reply, from.port, from.address), delayMs);
     });

@@ -41,6 +41,21 @@ describe('a slow server', { concurrency: 2 }, () => {
     assert.deepEqual(report.unexplained, []);
   });
 
+  test('a cache that waits for its own lookup: that one is named, and has its finding', async () => {
+    const report = await runLab('slow-backend', { upstream: true });
+    assert.deepEqual(report.unexplained, []);
+    const cache = report.findings.find((f) => f.subject.client.startsWith('10.88.1.2:'));
+    assert.equal(cache?.verdict, 'slow-backend');
+    assert.match(cache.summary, /had asked 10\.88\.3\.2:53 the same/);
+    assert.ok(cache.chain.some((claim) => claim.claim === 'waited-for-upstream'));
+    const others = report.findings.filter((f) => f !== cache);
+    assert.ok(others.length > 0);
+    for (const finding of others) {
+      assert.equal(finding.verdict, 'slow-backend');
+      assert.equal(finding.subject.service, '10.88.3.2:53');
+    }
+  });
+
   test('what is slow can be set', async () => {
     assertSlow(await runLab('slow-backend', { delay: 150 }, '--slow', '100'), 150);
   });

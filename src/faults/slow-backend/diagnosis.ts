@@ -1,5 +1,5 @@
 import { whatOf } from '../../explain/attempts.js';
-import type { Case, Diagnoser } from '../../explain/diagnose.js';
+import type { Case, Diagnoser, Upstream } from '../../explain/diagnose.js';
 import { attemptsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
 import type { Claim, RuledOut } from '../../explain/finding.js';
 import type { Observation } from '../../explain/observation.js';
@@ -66,6 +66,13 @@ export const slowBackend: Diagnoser = {
         text: `It is back where the ${lookup ? 'query' : 'SYN'} came from after another ${ms(slowest.back)} (${place(slowest.trip.back!)}).`,
         evidence: evidenceOf(slowest.trip.back),
       });
+    const upstream = waitedFor(exchange, slowest);
+    if (upstream)
+      chain.splice(1, 0, {
+        claim: 'waited-for-upstream',
+        text: `The server in ${node} asks ${upstream.server ?? 'another server'} the same after ${ms((upstream.startedAt - delivered.time) / 1e6)}, and ${upstream.answeredAt ? `has its answer ${ms((upstream.answeredAt - upstream.startedAt) / 1e6)} later` : 'has no answer from there yet'}.`,
+        evidence: upstream.evidence,
+      });
     const timeline = lookup ? resolverTimeline(exchange).text : '';
     const split = `client → server ${ms(slowest.there)}, server ${ms(server)}${slowest.back === null ? '' : `, back ${ms(slowest.back)}`}`;
     return {
@@ -74,7 +81,9 @@ export const slowBackend: Diagnoser = {
       summary:
         `The path is clean; the server took the time: ${split}. ` +
         (lookup
-          ? `Whatever answers DNS in ${node} thought, or waited for somebody else, that long. `
+          ? upstream
+            ? `It waited for an answer of its own: it had asked ${upstream.server ?? 'another server'} the same. `
+            : `Whatever answers DNS in ${node} thought, or waited for somebody else out of sight, that long. `
           : `A SYN-ACK is made by the kernel of ${node}, not by the server’s process: something delayed packets inside that namespace (a neighbour or queue that was not ready, a paused machine). `) +
         timeline,
       cause: `slow-backend/${node}/${subject.backend ?? subject.service ?? ''}`,
@@ -114,6 +123,15 @@ function splitOf(trip: Trip): Split[] {
       back: back && back.time >= left.time ? between(left, back) : null,
     },
   ];
+}
+
+/** The server's own lookup of the same, where that took most of its time. */
+function waitedFor(exchange: Case, { trip, server }: Split): Upstream | null {
+  const { upstream } = exchange;
+  if (!upstream || upstream.netns !== trip.delivered.netns) return null;
+  if (upstream.startedAt < trip.delivered.time || upstream.startedAt > trip.left.time) return null;
+  const end = Math.min(upstream.answeredAt || Infinity, trip.left.time);
+  return (end - upstream.startedAt) / 1e6 >= server / 2 ? upstream : null;
 }
 
 /** Was a packet of it dropped before the answer left? Later a client that gave up refuses it, rightly. */

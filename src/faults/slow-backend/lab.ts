@@ -29,6 +29,12 @@ const SETTINGS = [
     help: 'how many at once',
   },
   {
+    key: 'upstream',
+    kind: 'boolean',
+    default: false,
+    help: 'the DNS server is a cache that asks another one, which is the slow one',
+  },
+  {
     key: 'resolver',
     kind: 'text',
     default: 'system',
@@ -39,7 +45,8 @@ const SETTINGS = [
 
 type SlowBackendSettings = SettingsOf<typeof SETTINGS>;
 
-const PODS = ['client', 'server'] as const;
+const PODS = ['client', 'server', 'upstream'] as const;
+const UPSTREAM = routedPodAddress(3);
 const SERVER = routedPodAddress(2);
 const SERVICE = '10.96.0.10';
 const PORT = 53;
@@ -59,8 +66,13 @@ async function up(settings: SlowBackendSettings, signal?: AbortSignal): Promise<
     await Promise.all(
       Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
     );
-    if (settings.protocol === 'dns')
-      await startNameServer(namespaces, 'server', { delayMs: settings.delay });
+    const slow = { delayMs: settings.delay };
+    if (settings.protocol === 'dns' && settings.upstream)
+      await Promise.all([
+        startNameServer(namespaces, 'server', { forwardTo: UPSTREAM }),
+        startNameServer(namespaces, 'upstream', slow),
+      ]);
+    else if (settings.protocol === 'dns') await startNameServer(namespaces, 'server', slow);
     else await startServer(namespaces, 'server', { answer: PORT });
   } catch (error) {
     await namespaces.remove();
