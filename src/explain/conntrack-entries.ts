@@ -41,8 +41,9 @@ export class ConntrackEntries {
   private readonly byTuple = new Map<string, SeenEntry[]>();
   /** by namespace and source address: entries seen being made */
   private readonly made = new Map<number, Map<string, number>>();
-  /** in the order of their making */
-  private readonly all = new Set<SeenEntry>();
+  /** in the order of their making, in a circle: a Set would walk over its deleted ones every time */
+  private readonly all: SeenEntry[] = [];
+  private oldest = 0;
 
   /** Notes the entry that the cursor's packet bears. */
   see(cursor: Cursor, session: number, time: number): void {
@@ -112,15 +113,18 @@ export class ConntrackEntries {
   }
 
   private add(entry: SeenEntry): void {
-    if (this.all.size >= MAX_ENTRIES) this.forget(this.all.values().next().value!);
-    this.all.add(entry);
+    if (this.all.length < MAX_ENTRIES) this.all.push(entry);
+    else {
+      this.forget(this.all[this.oldest]!);
+      this.all[this.oldest] = entry;
+      this.oldest = (this.oldest + 1) % MAX_ENTRIES;
+    }
     this.byAddress.set(entry.address, entry);
     this.list(entry, entry.originalKey);
     this.list(entry, entry.replyKey);
   }
 
   private forget(entry: SeenEntry): void {
-    this.all.delete(entry);
     if (this.byAddress.get(entry.address) === entry) this.byAddress.delete(entry.address);
     this.unlist(entry, entry.originalKey);
     this.unlist(entry, entry.replyKey);
