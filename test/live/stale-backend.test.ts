@@ -19,6 +19,16 @@ describe('an entry that outlives its backend', { concurrency: 2 }, () => {
     for (const client of report.clients) assert.equal(client.ok, client.purpose === 'healthy');
   });
 
+  test('the rules alone tell it, where nobody came new', async () => {
+    const report = await runLab('stale-backend', { lookups: 3, fresh: 0 });
+    assert.deepEqual(report.unexplained, []);
+    assert.equal(report.findings.length, 3);
+    for (const finding of report.findings) {
+      assert.equal(finding.verdict, 'stale-backend');
+      assert.match(finding.summary, /now leads elsewhere/);
+    }
+  });
+
   test('where the old entries are deleted, all is well', async () => {
     const report = await runLab('stale-backend', { flush: true });
     assert.deepEqual(report.findings, []);

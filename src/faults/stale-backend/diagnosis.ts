@@ -161,13 +161,14 @@ function staleEntry(exchange: Case): Stale | null {
     if (same.some((o) => o.point === 'nat.setup' || (o.ct!.status & IPS_CONFIRMED) === 0)) continue;
     const service = formatEndpoint(ct.original.destination);
     const backend = formatEndpoint(ct.reply.source);
-    const now = exchange.translation(service);
+    const latest = exchange.translation(service);
+    const now = latest && latest.backend !== backend ? latest : null;
     const known = seen.world.rules(seen.netns);
     const led = known?.fact.destinations?.includes(hostOf(backend));
     // Rules that still lead there (read since) make it a backend like others, if a dead one.
     if (led === true && (!now || known!.time >= now.time)) continue;
     const rules = led === false ? known : null;
-    if (!rules && (!now || now.backend === backend)) continue;
+    if (!rules && !now) continue;
     const attempts = new Set(same.map((o) => o.attempt));
     const messages = new Set([...attempts].map((n) => exchange.attempts[n - 1]?.message));
     const answered = exchange.observations.some(
