@@ -119,7 +119,11 @@ export async function runLab(
   const settings = parseSettings(fault.lab, options.set ?? []);
   await checkTracing(options.filter);
   return untilInterrupted(async (signal) => {
-    const lab = await fault.lab.up(settings, signal);
+    const lab = await fault.lab.up(settings, signal).catch((error: unknown) => {
+      // what the interruption ended is no failure of the lab
+      signal.throwIfAborted();
+      throw error;
+    });
     try {
       signal.throwIfAborted();
       const netns = options.netns?.map((role) => {
