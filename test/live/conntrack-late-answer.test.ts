@@ -8,7 +8,7 @@ function assertLate(report: LabReport, defect: string, end: string): void {
   assert.deepEqual(report.unexplained, []);
   const slow = report.clients.filter(({ purpose }) => purpose === 'lookup');
   assert.ok(slow.length >= 1);
-  assert.equal(report.findings.length, slow.length);
+  assert.equal(report.findings.length, slow.length, JSON.stringify([report.findings, slow]));
   for (const { source, connectMs } of slow satisfies ClientResult[]) {
     const finding = report.findings.find(({ subject }) => subject.client === source);
     assert.equal(finding?.verdict, 'conntrack-late-answer');
