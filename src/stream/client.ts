@@ -218,6 +218,7 @@ function withPort(address: string): string {
 }
 
 async function text(response: IncomingMessage): Promise<string> {
+  if (!response.headers['content-type']?.startsWith('text/plain')) return 'no skbwhy answers there';
   let body = '';
   for await (const part of response.setEncoding('utf8')) {
     body += part as string;
