@@ -34,20 +34,24 @@ async function doctorIn(settings: Settings): Promise<DoctorReport> {
   return JSON.parse(readFileSync(file, 'utf8')) as DoctorReport;
 }
 
+/** Other faults say where they can strike, too. */
+const ofDoubleSnat = ({ verdict }: { verdict: string }): boolean => verdict === 'double-snat';
+
 /** The one exposure there has to be. */
 function exposed({ exposures, notExposed }: DoctorReport) {
-  assert.equal(exposures.length, 1, JSON.stringify({ exposures, notExposed }, null, 1));
-  assert.deepEqual(notExposed, []);
-  const [found] = exposures;
-  assert.equal(found!.verdict, 'double-snat');
+  const mine = exposures.filter(ofDoubleSnat);
+  assert.equal(mine.length, 1, JSON.stringify({ exposures, notExposed }, null, 1));
+  assert.deepEqual(notExposed.filter(ofDoubleSnat), []);
+  const [found] = mine;
   assert.equal(found!.confidence, 'proved');
   return found!;
 }
 
 function notExposed({ exposures, notExposed: reasons }: DoctorReport): string {
   assert.deepEqual(exposures, []);
-  assert.equal(reasons.length, 1);
-  return reasons[0]!.why.join(' ');
+  const mine = reasons.filter(ofDoubleSnat);
+  assert.equal(mine.length, 1);
+  return mine[0]!.why.join(' ');
 }
 
 describe('doctor inside a node', () => {
