@@ -156,7 +156,7 @@ export class TcpConnects implements Tracker {
       if (again && previous > 0) this.registry.judge(connect);
     }
     this.adopt(connect, cursor.sock);
-    connect.add(cursor, session, time, drop ? connect.attemptOf(ipId) : undefined);
+    connect.add(cursor, session, time, connect.attemptOf(ipId));
     if (drop) {
       connect.dropped = true;
       this.registry.judge(connect);

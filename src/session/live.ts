@@ -21,6 +21,8 @@ const MISSES = 2;
 const POINT = LAYOUT.point[0];
 const LOCATION = LAYOUT.location[0];
 const PID = LAYOUT.pid[0];
+/** events and facts bear it at the same place */
+const TIME = LAYOUT.time[0];
 /** A pid is looked up again after this long: it may be another process by then. */
 const PROCESS_MS = 10_000;
 const MAX_PROCESSES = 4096;
@@ -201,6 +203,13 @@ class LiveSession implements LiveTrace {
     await this.introduce(events);
     const facts = this.facts;
     this.facts = [];
+    // Events wait in the ring while facts are told: records stay in the order of time, by which
+    // several sessions are merged.
+    if (count > 0) {
+      const first = events.readBigUInt64LE(TIME);
+      for (const fact of facts)
+        if (fact.readBigUInt64LE(TIME) > first) fact.writeBigUInt64LE(first, TIME);
+    }
     if (count + facts.length === 0) return null;
     const batch: Batch = {
       firstSeq: this.nextSeq,
