@@ -45,13 +45,3 @@ export function predictRecovery(
   }
   return 'never';
 }
-
-/**
- * The outer UDP source port of an encapsulated packet (udp_flow_src_port, include/net/udp.h, 6.x).
- * @param hash skb->hash, not 0
- * @param min first port of the tunnel's or the namespace's range; `max` is the last
- */
-export function flowSourcePort(hash: number, min: number, max: number): number {
-  const mixed = (hash ^ (hash << 16)) >>> 0;
-  return Number((BigInt(mixed) * BigInt(max - min)) >> 32n) + min;
-}
