@@ -227,16 +227,34 @@ function remedyView(remedy: Remedy): HTMLElement {
   );
 }
 
+/** What became of the last copy. */
+let copied: { text: string; label: string; until: number } | null = null;
+const COPIED_MS = 2000;
+
+/** Says for a while what became of it, also when the finding is drawn anew meanwhile. */
 function copyButton(text: string): HTMLElement {
-  const button = h('button', { type: 'button', 'aria-label': `copy: ${text}` }, 'copy');
+  const button = h('button', { type: 'button', 'aria-label': `copy: ${text}` }, labelOf(text));
   button.addEventListener('click', () => {
     void copy(text, button.previousElementSibling!).then((done) => {
-      button.textContent = done ? 'copied' : 'press Ctrl-C';
-      window.setTimeout(() => (button.textContent = 'copy'), 2000);
+      copied = {
+        text,
+        label: done ? 'copied' : 'press Ctrl-C',
+        until: performance.now() + COPIED_MS,
+      };
+      relabel(text);
+      window.setTimeout(() => relabel(text), COPIED_MS + 1);
     });
   });
   return button;
 }
+
+function relabel(text: string): void {
+  for (const button of document.querySelectorAll('.command button'))
+    if (button.getAttribute('aria-label') === `copy: ${text}`) button.textContent = labelOf(text);
+}
+
+const labelOf = (text: string): string =>
+  copied?.text === text && performance.now() < copied.until ? copied.label : 'copy';
 
 /** Copies, or where the browser does not let us (no https), selects what is to be copied. */
 async function copy(text: string, shown: Element): Promise<boolean> {

@@ -154,6 +154,8 @@ describe('the page of a replay', () => {
 
   test('copies a command', () =>
     withPage(RECORDED, {}, async (page) => {
+      // what changes under the mouse gets no click
+      await page.locator('main .badge', { hasText: 'recovered' }).waitFor();
       await page.getByRole('button', { name: /^copy: ethtool/ }).click();
       await page
         .getByRole('button', { name: /^copy: ethtool/ })
