@@ -160,6 +160,11 @@ export interface RulesFact {
   netns: number;
   /** changes whenever any rule of the namespace does */
   digest: string;
+  /**
+   * when they replaced the ones told before, CLOCK_MONOTONIC ns: after those were last read, before
+   * these were; absent in the first fact of a namespace and in sessions of before
+   */
+  changed?: { after: number; before: number };
   /** rules that set a mark: mark = (mark & ~mask) ^ value */
   marking: (NatRule & { value: number; mask: number })[];
   /** source NAT rules of POSTROUTING */

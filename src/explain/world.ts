@@ -31,7 +31,7 @@ export class World {
         push(this.devices, `${fact.netns}/${fact.ifindex}`, { fact, time, evidence });
         break;
       case 'rules':
-        push(this.rules_, fact.netns, { fact, time, evidence });
+        push(this.rules_, fact.netns, { fact, time: fact.changed?.before ?? time, evidence });
         break;
       case 'settings':
         for (const [name, value] of Object.entries(fact.values))
@@ -86,8 +86,8 @@ export class World {
   }
 
   /**
-   * The rules in force at `time`; null when they are not known, or were found changed so soon after
-   * that either may have been in force.
+   * The rules in force at `time`; null when they are not known, or were changed between two readings
+   * around it, so that either may have been in force.
    */
   rules(netns: number, time = Infinity): Known<RulesFact> | null {
     const list = this.rules_.get(netns);
@@ -95,7 +95,7 @@ export class World {
     const changed = list?.some(
       (later) =>
         later.time > time &&
-        later.time <= time + RULES_DELAY &&
+        (later.fact.changed?.after ?? later.time - RULES_DELAY) <= time &&
         later.fact.digest !== known?.fact.digest,
     );
     return changed ? null : known;
@@ -150,7 +150,7 @@ export class World {
   }
 }
 
-/** How long after a change of rules its fact may come, ns. */
+/** How long after a change of rules its fact may come in sessions that do not say it, ns. */
 const RULES_DELAY = 4e9;
 
 /** The loopback device of every namespace (include/net/flow.h); no fact tells of it. */

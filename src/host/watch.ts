@@ -21,6 +21,8 @@ interface Seen {
   /** rules and tunnels as they were read, to see a change without parsing */
   rules: string;
   rulesFact: string;
+  /** when that reading began, CLOCK_MONOTONIC ns */
+  rulesReadAt: number;
   settings: Record<string, string>;
   counters: Record<string, number>;
   fullAt: number;
@@ -110,6 +112,7 @@ export class HostWatch {
 
   private async full({ inode, name, path }: Namespace): Promise<Fact[]> {
     this.nft ??= nfTablesPresent();
+    const readAt = monotonicNs();
     const script = DEVICES_SCRIPT + SETTINGS_SCRIPT + COUNTERS_SCRIPT + RULES_SCRIPT;
     const sections = await readSections(path, script, (await this.nft) ? 'nft' : '');
     // it went while it was read: the next poll tells
@@ -134,6 +137,7 @@ export class HostWatch {
         devices: new Map(),
         rules: '',
         rulesFact: '',
+        rulesReadAt: 0,
         settings: {},
         counters: {},
         fullAt: 0,
@@ -148,9 +152,15 @@ export class HostWatch {
       seen.rules = rules;
       const fact = await rulesFact(inode, sections, tunnels);
       const text = JSON.stringify(fact);
-      if (text !== seen.rulesFact) facts.push(fact);
+      if (text !== seen.rulesFact)
+        facts.push(
+          seen.rulesReadAt > 0
+            ? { ...fact, changed: { after: seen.rulesReadAt, before: monotonicNs() } }
+            : fact,
+        );
       seen.rulesFact = text;
     }
+    seen.rulesReadAt = readAt;
     facts.push(...changedNumbers(inode, seen, sections));
     seen.fullAt = seen.lightAt = performance.now();
     return facts;
@@ -163,6 +173,11 @@ export class HostWatch {
     seen.lightAt = performance.now();
     return changedNumbers(inode, seen, sections);
   }
+}
+
+/** As events have it. */
+function monotonicNs(): number {
+  return Number(process.hrtime.bigint());
 }
 
 function changedDevices(seen: Seen, devices: readonly DeviceFact[]): DeviceFact[] {

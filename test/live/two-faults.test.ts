@@ -15,7 +15,7 @@ describe('two faults at once', { concurrency: 2 }, () => {
       nft add table ip guard
       nft 'add chain ip guard output { type filter hook output priority 0; }'
       nft add rule ip guard output tcp dport 9999 drop
-      sleep 4
+      sleep 8
       curl -s -m 10 -o /dev/null http://$SKBWHY_SERVICE/ &
       curl -s -m 1.5 -o /dev/null http://10.244.2.10:9999/ || true
       wait`;
