@@ -165,7 +165,7 @@ export class DnsLookups implements Tracker {
     );
   }
 
-  forget(exchange: Exchange): void {
+  forget(exchange: Exchange, early: boolean): void {
     const lookup = exchange as Lookup;
     this.ending.delete(lookup);
     for (const query of lookup.queries)
@@ -174,7 +174,8 @@ export class DnsLookups implements Tracker {
     for (const key of lookup.keys)
       if (this.byKey.get(key)?.lookup === lookup) this.byKey.delete(key);
     // Repeats that are still on their way belong to nothing any more.
-    if (lookup.attempts.length > lookup.queries.length) this.done.add(lookup.keys, lookup.lastTime);
+    if (early || lookup.attempts.length > lookup.queries.length)
+      this.done.add(lookup.keys, lookup.lastTime);
     const recent = this.recent.get(lookup.client)?.filter((other) => other !== lookup) ?? [];
     if (recent.length > 0) this.recent.set(lookup.client, recent);
     else this.recent.delete(lookup.client);
@@ -262,6 +263,7 @@ export class DnsLookups implements Tracker {
         );
     }
     known ??= this.ask(flow, bytes, cursor.netns, time, readDns(bytes, at, end)!);
+    if (!known) return;
     const { lookup, query } = known;
     this.alias(key, known);
     this.alias(client, known);
@@ -328,13 +330,19 @@ export class DnsLookups implements Tracker {
   }
 
   /** The lookup that a new question belongs to: A with AAAA, another server, the next search-list step, or a new one. */
-  private ask(flow: Layer, bytes: Buffer, netns: number, time: number, message: DnsMessage): Known {
+  private ask(
+    flow: Layer,
+    bytes: Buffer,
+    netns: number,
+    time: number,
+    message: DnsMessage,
+  ): Known | undefined {
     const client = addressOf(flow.key(bytes));
     const recent = this.recent.get(client) ?? [];
     let lookup = recent.findLast((other) => continues(other, message, flow.sport, time));
     if (!lookup) {
       lookup = new Lookup(netns, time, client);
-      this.registry.begin(lookup, this);
+      if (!this.registry.begin(lookup, this)) return undefined;
       recent.push(lookup);
       this.recent.set(client, recent);
       if (recent.length > MAX_RECENT) recent.shift();

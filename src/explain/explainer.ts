@@ -9,9 +9,13 @@ import {
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
+import { countersRisen, SAMPLED_AFTER, type Passed } from './counters.js';
 import type { Case, Diagnoser, Rival, Upstream } from './diagnose.js';
 import type { Exchange } from './exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
+import { HeldExchanges } from './held-exchanges.js';
+import { JudgementPace } from './judgement-pace.js';
+import { Line } from './line.js';
 import type { Observation } from './observation.js';
 import { DnsLookups, Lookup } from './dns-lookups.js';
 import { TcpConnects } from './tcp-connects.js';
@@ -22,8 +26,8 @@ import { count, toMicroseconds } from './wording.js';
 
 /** What the end of the session cut in its first moments is left alone. */
 const CUT_MS = 500;
-/** Exchanges open at once; the oldest is forgotten first. */
-const MAX_OPEN = 50_000;
+/** Exchanges in memory, unless told otherwise. */
+export const MAX_EXCHANGES = 50_000;
 
 /** How long after a loss its fact may come, ns. */
 const LOSS_DELAY = 1.5e9;
@@ -37,6 +41,8 @@ const ESSENTIAL: ReadonlySet<string> = new Set([
 ]);
 /** Findings, and entries without one, that are kept for the report: an outage makes any number. */
 const MAX_KEPT = 1000;
+/** Losses remembered; they are told once a second, and no exchange lasts that long. */
+const MAX_LOSSES = 4096;
 
 const EVENT_TUNNEL = 32;
 const DNS_PORT = 53;
@@ -61,16 +67,24 @@ interface Source {
 export interface ExplainerOptions {
   /** what takes longer than this is looked into, ms; 500 if not told */
   slowMs?: number;
+  /** exchanges in memory at once; 50,000 if not told. See HeldExchanges for who is forgotten */
+  maxExchanges?: number;
 }
 
 type FindingBody = Omit<Finding, 'id' | 'revision'>;
 
 interface Published {
   finding: Finding;
-  /** as diagnosed, before losses were looked at */
+  /** as diagnosed, before losses and counters were looked at */
   body: FindingBody;
+  span: Span;
+}
+
+/** When and where an exchange took place. */
+interface Span {
   from: number;
   to: number;
+  passed: readonly Passed[];
 }
 
 /**
@@ -82,11 +96,16 @@ export class Explainer implements Registry {
   private readonly sources: Source[];
   private readonly worlds: World[];
   private readonly headers = new Headers();
-  private readonly trackers = new Map<Exchange, Tracker>();
+  private readonly held: HeldExchanges;
+  /** to be judged, the longest waiting first */
+  private readonly due = new Line<Exchange>();
+  private readonly pace = new JudgementPace();
   private readonly slowMs: number;
   private readonly tcp: TcpConnects;
   private readonly dns: DnsLookups;
   private readonly published = new Map<string, Published>();
+  /** findings whose counters may not have been sampled since, by id: the end of the exchange */
+  private readonly uncounted = new Map<string, number>();
   private readonly unexplained_: Unexplained[] = [];
   private freshUnexplained: Unexplained[] = [];
   /** how many there ever were, those no longer kept included */
@@ -106,6 +125,7 @@ export class Explainer implements Registry {
     options: ExplainerOptions = {},
   ) {
     this.slowMs = options.slowMs ?? 500;
+    this.held = new HeldExchanges(options.maxExchanges ?? MAX_EXCHANGES);
     this.tcp = new TcpConnects(this, this.slowMs);
     this.dns = new DnsLookups(this, this.slowMs);
     const list: readonly SessionHeader[] = Array.isArray(headers) ? headers : [headers];
@@ -147,17 +167,17 @@ export class Explainer implements Registry {
     while (cursor.next()) {
       source.records++;
       const time = cursor.time;
-      if (time > source.lastTime) source.lastTime = time;
-      if (cursor.isFact) {
-        this.fact(source, cursor, time);
-        continue;
+      if (time > source.lastTime) {
+        this.pace.pass(time - source.lastTime);
+        source.lastTime = time;
       }
-      source.events++;
-      if (this.sources.length > 1 && !this.owns(source, session, cursor.netns)) continue;
-      const point = cursor.point;
-      if (point === Point['socket.state']) this.tcp.socketState(cursor, session, time);
-      else if (point === Point['tcp.retransmit']) this.tcp.retransmit(cursor, session, time);
-      else this.packet(cursor, session, time, point);
+      if (cursor.isFact) this.fact(source, cursor, time);
+      else {
+        source.events++;
+        if (this.sources.length === 1 || this.owns(source, session, cursor.netns))
+          this.event(cursor, session, time);
+      }
+      while (this.due.size > 0 && this.pace.take()) this.judgeNext();
     }
     return this.take();
   }
@@ -167,6 +187,8 @@ export class Explainer implements Registry {
     this.dns.settle();
     for (const exchange of [...this.open].sort((a, b) => a.startedAt - b.startedAt || a.id - b.id))
       this.close(exchange, 0);
+    while (this.due.size > 0) this.judgeNext();
+    this.recount(Infinity);
     return this.take();
   }
 
@@ -213,7 +235,7 @@ export class Explainer implements Registry {
   };
 
   get open(): Iterable<Exchange> {
-    return this.trackers.keys();
+    return this.held.open;
   }
 
   /**
@@ -240,11 +262,20 @@ export class Explainer implements Registry {
       this.lost.ring += ring;
       this.lost.missed += missed;
       this.lossTimes.push({ time, events: ring + missed });
+      if (this.lossTimes.length > MAX_LOSSES) this.lossTimes.shift();
       this.reconsider(time);
     } else if (fact.fact === 'tick') {
       this.tcp.expire(time);
       this.dns.expire(time);
+      this.recount(time);
     } else source.world.learn(fact, time, { session: source.id, seq: cursor.seq });
+  }
+
+  private event(cursor: Cursor, session: number, time: number): void {
+    const { point } = cursor;
+    if (point === Point['socket.state']) this.tcp.socketState(cursor, session, time);
+    else if (point === Point['tcp.retransmit']) this.tcp.retransmit(cursor, session, time);
+    else this.packet(cursor, session, time, point);
   }
 
   private packet(cursor: Cursor, session: number, time: number, point: number): void {
@@ -262,17 +293,23 @@ export class Explainer implements Registry {
       this.dns.retried(seen);
   }
 
-  begin(exchange: Exchange, tracker: Tracker): void {
+  begin(exchange: Exchange, tracker: Tracker): boolean {
     exchange.id = this.nextId++;
     this.seen[exchange.kind]++;
-    this.trackers.set(exchange, tracker);
-    if (this.trackers.size > MAX_OPEN) {
-      this.forget(this.trackers.keys().next().value!);
+    if (this.held.full) {
       this.lost.exchanges++;
+      const forgotten = this.held.first();
+      if (!forgotten) return false;
+      this.held.trackerOf(forgotten)?.forget(forgotten, true);
+      this.drop(forgotten);
     }
+    this.held.add(exchange, tracker);
+    return true;
   }
 
   close(exchange: Exchange, time: number, outcome?: 'recovered' | 'failed'): void {
+    const tracker = this.held.trackerOf(exchange);
+    if (!tracker) return;
     if (outcome) {
       exchange.outcome = outcome;
       exchange.endedAt = time;
@@ -283,15 +320,18 @@ export class Explainer implements Registry {
       exchange.attempts.length <= 1 &&
       !exchange.dropped &&
       this.now() - exchange.startedAt < CUT_MS * 1e6;
-    if (!cut && !this.trackers.get(exchange)!.isHealthy(exchange) && !this.judge(exchange)) {
-      const entry = unexplained(
-        this.caseOf(exchange),
-        this.findingId('unexplained', exchange),
-        this.iso(exchange),
-      );
-      if (entry) this.keep(entry);
+    tracker.forget(exchange, false);
+    if (cut || tracker.isHealthy(exchange)) this.drop(exchange);
+    else {
+      this.held.end(exchange);
+      this.judge(exchange);
     }
-    this.forget(exchange);
+  }
+
+  /** Nothing more is to be said of it. */
+  private drop(exchange: Exchange): void {
+    this.held.remove(exchange);
+    this.due.leave(exchange);
   }
 
   private keep(entry: Unexplained): void {
@@ -304,14 +344,29 @@ export class Explainer implements Registry {
     return Math.max(...this.sources.map((source) => source.lastTime));
   }
 
-  private forget(exchange: Exchange): void {
-    this.trackers.get(exchange)?.forget(exchange);
-    this.trackers.delete(exchange);
+  judge(exchange: Exchange): void {
+    this.held.suspect(exchange);
+    this.due.join(exchange);
+  }
+
+  /** Judges the one that waits longest; one that has ended goes with it. */
+  private judgeNext(): void {
+    const exchange = this.due.shift()!;
+    const view = this.caseOf(exchange);
+    const found = this.diagnose(exchange, view);
+    if (found) this.held.keep(exchange);
+    if (!this.held.trackerOf(exchange)) {
+      const entry = found
+        ? null
+        : unexplained(view, this.findingId('unexplained', exchange), this.iso(exchange));
+      if (entry) this.keep(entry);
+      this.drop(exchange);
+    }
+    exchange.rest();
   }
 
   /** Asks every diagnoser; publishes what is new. @returns whether there is a verdict */
-  judge(exchange: Exchange): boolean {
-    const view = this.caseOf(exchange);
+  private diagnose(exchange: Exchange, view: Case): boolean {
     let found = false;
     for (const diagnoser of this.diagnosers) {
       const diagnosis = diagnoser.diagnose(view);
@@ -324,12 +379,17 @@ export class Explainer implements Registry {
         startedAt: this.iso(exchange),
         delayMs: toMicroseconds(exchange.delayMs),
         outcome: exchange.outcome,
+        counters: [],
         lostEvents: 0,
       };
-      const to = exchange.endedAt || exchange.lastTime;
-      revisions.set(id, this.publish(id, exchange.startedAt, to, body, revisions.get(id)));
+      const span = {
+        from: exchange.startedAt,
+        to: exchange.endedAt || exchange.lastTime,
+        passed: passedBy(view.observations),
+      };
+      revisions.set(id, this.publish(id, span, body, revisions.get(id)));
+      this.uncounted.set(id, span.to);
     }
-    exchange.rest();
     return found;
   }
 
@@ -338,13 +398,15 @@ export class Explainer implements Registry {
    * @param latest its revision, where it may be kept no longer
    * @returns its revision now
    */
-  private publish(id: string, from: number, to: number, body: FindingBody, latest = 0): number {
+  private publish(id: string, span: Span, body: FindingBody, latest = 0): number {
+    const { from, to, passed } = span;
     const lostEvents = this.lostBetween(from, to);
+    const counted = { ...body, counters: countersRisen(passed, from, to) };
     const sure: FindingBody =
       lostEvents === 0
-        ? body
+        ? counted
         : {
-            ...body,
+            ...counted,
             lostEvents,
             confidence: body.confidence === 'proved' ? 'likely' : body.confidence,
             loweredFor: [
@@ -358,7 +420,7 @@ export class Explainer implements Registry {
       return revision;
     if (revision === 0) this.ever.findings++;
     const finding: Finding = { id, revision: revision + 1, ...sure };
-    this.published.set(id, { finding, body, from, to });
+    this.published.set(id, { finding, body, span });
     this.fresh.push(finding);
     if (this.published.size > MAX_KEPT) this.published.delete(this.published.keys().next().value!);
     return finding.revision;
@@ -366,8 +428,18 @@ export class Explainer implements Registry {
 
   /** A loss is told up to a second after it happened: findings already published may lie in it. */
   private reconsider(time: number): void {
-    for (const [id, { body, from, to }] of this.published)
-      if (to + LOSS_DELAY >= time) this.publish(id, from, to, body);
+    for (const [id, { body, span }] of this.published)
+      if (span.to + LOSS_DELAY >= time) this.publish(id, span, body);
+  }
+
+  /** Counters are sampled about once a second: those of a finding are complete when it has been a while. */
+  private recount(time: number): void {
+    for (const [id, to] of this.uncounted) {
+      if (to + SAMPLED_AFTER > time) continue;
+      this.uncounted.delete(id);
+      const known = this.published.get(id);
+      if (known) this.publish(id, known.span, known.body);
+    }
   }
 
   private upstreamOf({ upstream }: Lookup): Upstream | null {
@@ -460,6 +532,15 @@ export class Explainer implements Registry {
   private iso(exchange: Exchange): string {
     return new Date(exchange.startedAt / 1e6 + this.sources[0]!.realtimeMs).toISOString();
   }
+}
+
+/** The namespaces that an exchange was seen in, in that order. */
+function passedBy(observations: readonly Observation[]): Passed[] {
+  const passed: Passed[] = [];
+  for (const { world, netns } of observations)
+    if (netns !== 0 && !passed.some((known) => known.world === world && known.netns === netns))
+      passed.push({ world, netns });
+  return passed;
 }
 
 function sum(counts: Readonly<Record<string, number>>): number {

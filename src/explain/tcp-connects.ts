@@ -69,10 +69,10 @@ export class TcpConnects implements Tracker {
     );
   }
 
-  forget(connect: Exchange): void {
+  forget(connect: Exchange, early: boolean): void {
     for (const key of connect.keys) if (this.byKey.get(key) === connect) this.byKey.delete(key);
     // What is still on its way belongs to nothing any more.
-    if (connect.attempts.length > 1) this.done.add(connect.keys, connect.lastTime);
+    if (early || connect.attempts.length > 1) this.done.add(connect.keys, connect.lastTime);
     if (connect.sock && this.bySocket.get(connect.sock) === connect)
       this.bySocket.delete(connect.sock);
   }
@@ -109,7 +109,7 @@ export class TcpConnects implements Tracker {
       this.pending.delete(sock);
       if (to === TCP_ESTABLISHED) return;
       connect = this.begin(0, cursor.netns, pending.time, '');
-      connect.addRecord(pending.record, pending.session, pending.seq);
+      connect?.addRecord(pending.record, pending.session, pending.seq);
     }
     if (!connect) return;
     connect.add(cursor, session, time);
@@ -142,10 +142,12 @@ export class TcpConnects implements Tracker {
       const translated = keyOf(reverseKey(tupleKey(bytes, base + AT.reply)), isn);
       connect ??= this.byKey.get(original) ?? this.byKey.get(translated);
       connect ??= this.begin(isn, cursor.netns, began, own);
+      if (!connect) return;
       this.alias(connect, original);
       this.alias(connect, translated);
     }
     connect ??= this.begin(isn, cursor.netns, began, own);
+    if (!connect) return;
     this.alias(connect, key);
     this.alias(connect, client);
 
@@ -197,10 +199,9 @@ export class TcpConnects implements Tracker {
     return this.byKey.get(keyOf(flow, isn)) ?? this.byKey.get(keyOf(sourceKey(flow), isn));
   }
 
-  private begin(isn: number, netns: number, time: number, flow: string): Connect {
+  private begin(isn: number, netns: number, time: number, flow: string): Connect | undefined {
     const connect = new Connect(isn, netns, time, flow);
-    this.registry.begin(connect, this);
-    return connect;
+    return this.registry.begin(connect, this) ? connect : undefined;
   }
 
   private alias(connect: Connect, key: string): void {

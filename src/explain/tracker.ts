@@ -22,18 +22,24 @@ export interface Tracker {
   packet(seen: Seen): void;
   /** Time passed: exchanges that nobody will end are given up. */
   expire(now: number): void;
-  /** Nothing of it will be asked for again. */
-  forget(exchange: Exchange): void;
+  /**
+   * Nothing of it will be asked for again.
+   * @param early before it ended: what follows of it belongs to nothing
+   */
+  forget(exchange: Exchange, early: boolean): void;
   /** It ended as it should, soon enough: nothing to explain. */
   isHealthy(exchange: Exchange): boolean;
 }
 
 /** What a tracker tells the explainer. */
 export interface Registry {
-  /** A new exchange; the oldest open one is forgotten when there are too many. */
-  begin(exchange: Exchange, tracker: Tracker): void;
-  /** Something happened that may prove a cause. */
-  judge(exchange: Exchange): boolean;
+  /**
+   * A new exchange; another one is forgotten when there are too many.
+   * @returns false: there is no room for it, it is not followed
+   */
+  begin(exchange: Exchange, tracker: Tracker): boolean;
+  /** Something happened that may prove a cause: it is judged soon, once for all that happens until then. */
+  judge(exchange: Exchange): void;
   /** @param time when it ended, CLOCK_MONOTONIC ns; 0: it did not, the session did */
   close(exchange: Exchange, time: number, outcome?: 'recovered' | 'failed'): void;
   readonly open: Iterable<Exchange>;
