@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SkbwhyError } from '../event/errors.js';
+import { MAX_EXCHANGES, type ExplainerOptions } from '../explain/explainer.js';
 import type { Report } from '../explain/finding.js';
 import type { Format } from './output.js';
 
@@ -20,6 +21,32 @@ export const slowOption = (): Option =>
     '--slow <ms>',
     'a connect or lookup that takes longer is looked into, and a server that takes longer is called slow (default: 500)',
   ).argParser(milliseconds);
+
+export const maxExchangesOption = (): Option =>
+  new Option(
+    '--max-exchanges <n>',
+    `connects and lookups kept in memory at once; of more, the oldest healthy ones are forgotten, and counted (default: ${MAX_EXCHANGES})`,
+  ).argParser(exchanges);
+
+/** What `--slow` and `--max-exchanges` say, for the explainer. */
+export interface ExplainOptions {
+  slow?: number;
+  maxExchanges?: number;
+}
+
+export function explainerOptions({ slow, maxExchanges }: ExplainOptions): ExplainerOptions {
+  return {
+    ...(slow === undefined ? {} : { slowMs: slow }),
+    ...(maxExchanges === undefined ? {} : { maxExchanges }),
+  };
+}
+
+function exchanges(value: string): number {
+  const n = Number(value);
+  if (!(Number.isInteger(n) && n >= 100 && n <= 10_000_000))
+    throw new InvalidArgumentError('a number from 100 to 10000000 is wanted.');
+  return n;
+}
 
 function milliseconds(value: string): number {
   const n = Number(value);

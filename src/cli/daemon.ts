@@ -7,7 +7,15 @@ import type { Batch, Session } from '../session/session.js';
 import { Channel } from '../stream/channel.js';
 import { Metrics } from '../stream/metrics.js';
 import { StreamServer } from '../stream/server.js';
-import { filterOption, seconds, slowOption, untilInterrupted } from './common.js';
+import {
+  explainerOptions,
+  filterOption,
+  maxExchangesOption,
+  seconds,
+  type ExplainOptions,
+  slowOption,
+  untilInterrupted,
+} from './common.js';
 import { explain, type Outlets, type Recorder } from './main-path.js';
 import { openTrace } from './open-trace.js';
 import {
@@ -20,8 +28,7 @@ import {
   type ServingOptions,
 } from './serving.js';
 
-interface DaemonOptions extends ServingOptions {
-  slow?: number;
+interface DaemonOptions extends ServingOptions, ExplainOptions {
   filter?: string;
   netns?: string[];
   record?: string;
@@ -41,6 +48,7 @@ export function daemonCommand(): Command {
     .addOption(allowOriginOption())
     .addOption(filterOption())
     .addOption(slowOption())
+    .addOption(maxExchangesOption())
     .addOption(
       new Option(
         '--netns <name...>',
@@ -112,7 +120,10 @@ async function daemon(options: DaemonOptions): Promise<void> {
       if (signal.aborted) stop();
       signal.addEventListener('abort', stop);
 
-      const { report } = await explain([session], { ...outlets, slowMs: options.slow });
+      const { report } = await explain([session], {
+        ...outlets,
+        options: explainerOptions(options),
+      });
 
       channel.end('the daemon ends');
       const { findings, unexplained } = report;

@@ -1,6 +1,15 @@
 import { Command, Option } from 'commander';
 import { openFile, type FileSession } from '../session/file-reader.js';
-import { exitCode, failOnFindingOption, formatOf, jsonOption, slowOption } from './common.js';
+import {
+  exitCode,
+  explainerOptions,
+  maxExchangesOption,
+  type ExplainOptions,
+  failOnFindingOption,
+  formatOf,
+  jsonOption,
+  slowOption,
+} from './common.js';
 import { explain } from './main-path.js';
 import { print, type Format } from './output.js';
 
@@ -14,17 +23,18 @@ export function explainCommand(): Command {
         .default('text'),
     )
     .addOption(slowOption())
+    .addOption(maxExchangesOption())
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .action(
       async (
         files: string[],
-        options: { format: Format; json?: boolean; failOnFinding?: boolean; slow?: number },
+        options: { format: Format; json?: boolean; failOnFinding?: boolean } & ExplainOptions,
       ) => {
         const sessions: FileSession[] = [];
         try {
           for (const file of files) sessions.push(await openFile(file));
-          const explained = await explain(sessions, { slowMs: options.slow });
+          const explained = await explain(sessions, { options: explainerOptions(options) });
           sessions.forEach((session, i) => {
             const { truncated } = session;
             if (truncated)

@@ -8,6 +8,9 @@ import { parseSettings } from '../lab/settings.js';
 import { FileWriter } from '../session/file-writer.js';
 import {
   exitCode,
+  explainerOptions,
+  maxExchangesOption,
+  type ExplainOptions,
   failOnFindingOption,
   formatOf,
   jsonOption,
@@ -20,14 +23,13 @@ import { checkTracing, openTrace } from './open-trace.js';
 import { AFTERMATH_MS } from './record.js';
 import { table } from './text.js';
 
-interface LabOptions {
+interface LabOptions extends ExplainOptions {
   list?: boolean;
   set?: string[];
   keep?: boolean;
   json?: boolean;
   record?: string;
   failOnFinding?: boolean;
-  slow?: number;
   filter?: string;
   netns?: string[];
 }
@@ -67,6 +69,7 @@ function labOf(fault: Fault): Command {
     )
     .addOption(new Option('--filter <expression>', 'pcap-filter syntax, as for record'))
     .addOption(slowOption())
+    .addOption(maxExchangesOption())
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .addHelpText('after', `\nSettings:\n${settingsTable(fault)}`)
@@ -147,7 +150,7 @@ export async function runLab(
       try {
         signal.throwIfAborted();
         if (options.record) recorder = await FileWriter.create(options.record, session.header);
-        explaining = explain([session], { recorder, slowMs: options.slow });
+        explaining = explain([session], { recorder, options: explainerOptions(options) });
         explaining.catch(() => undefined);
         if (command.length > 0)
           status = await lab.exec(command, { signal, stdout: options.json ? 2 : 1 });

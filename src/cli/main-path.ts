@@ -1,4 +1,4 @@
-import { Explainer } from '../explain/explainer.js';
+import { Explainer, type ExplainerOptions } from '../explain/explainer.js';
 import type { Finding, Report, Seen, Unexplained } from '../explain/finding.js';
 import { loadFaults } from '../faults/registry.js';
 import { mergeSessions } from '../session/merge.js';
@@ -28,8 +28,7 @@ export interface Explained {
 export interface Outlets {
   recorder?: Recorder | null;
   publisher?: Publisher | null;
-  /** what takes longer than this is looked into, ms; see ExplainerOptions */
-  slowMs?: number | undefined;
+  options?: ExplainerOptions;
   /** told each finding that is new or changed */
   show?: (finding: Finding) => void;
 }
@@ -40,13 +39,13 @@ export interface Outlets {
  */
 export async function explain(
   sessions: readonly Session[],
-  { recorder, publisher, show, slowMs }: Outlets = {},
+  { recorder, publisher, show, options }: Outlets = {},
 ): Promise<Explained> {
   const faults = await loadFaults();
   const explainer = new Explainer(
     sessions.map((session) => session.header),
     faults.map((fault) => fault.diagnoser),
-    slowMs === undefined ? {} : { slowMs },
+    options,
   );
   const tell = (findings: readonly Finding[]): void => {
     for (const finding of findings) {

@@ -5,6 +5,9 @@ import { SkbwhyError } from '../event/errors.js';
 import { FileWriter } from '../session/file-writer.js';
 import {
   exitCode,
+  explainerOptions,
+  maxExchangesOption,
+  type ExplainOptions,
   failOnFindingOption,
   filterOption,
   formatOf,
@@ -20,11 +23,10 @@ import { openTrace } from './open-trace.js';
 /** After the traffic ends, what is still under way (a drop at the peer) has this long to be seen, ms. */
 export const AFTERMATH_MS = 300;
 
-interface RecordOptions {
+interface RecordOptions extends ExplainOptions {
   filter?: string;
   netns?: string[];
   duration?: number;
-  slow?: number;
   json?: boolean;
   failOnFinding?: boolean;
 }
@@ -43,6 +45,7 @@ export function recordCommand(): Command {
     )
     .addOption(new Option('--duration <seconds>', 'stop after this long').argParser(seconds))
     .addOption(slowOption())
+    .addOption(maxExchangesOption())
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .action(async (file: string, command: string[], options: RecordOptions) => {
@@ -60,7 +63,7 @@ async function record(file: string, command: string[], options: RecordOptions): 
       await session.close();
       throw error;
     }
-    const explaining = explain([session], { recorder, slowMs: options.slow });
+    const explaining = explain([session], { recorder, options: explainerOptions(options) });
     explaining.catch(() => undefined);
     if (!options.json && command.length === 0)
       process.stderr.write(

@@ -4,7 +4,13 @@ import { Replay, type Speed } from '../session/replay.js';
 import { Channel } from '../stream/channel.js';
 import type { Playback } from '../stream/protocol.js';
 import { StreamServer } from '../stream/server.js';
-import { untilInterrupted } from './common.js';
+import {
+  explainerOptions,
+  maxExchangesOption,
+  slowOption,
+  untilInterrupted,
+  type ExplainOptions,
+} from './common.js';
 import { explain } from './main-path.js';
 import {
   allowOriginOption,
@@ -16,7 +22,7 @@ import {
   type ServingOptions,
 } from './serving.js';
 
-interface ReplayOptions extends ServingOptions {
+interface ReplayOptions extends ServingOptions, ExplainOptions {
   speed: Speed;
 }
 
@@ -27,6 +33,8 @@ export function replayCommand(): Command {
     .addOption(
       new Option('--speed <speed>', 'times as fast as it was, or max').argParser(speed).default(1),
     )
+    .addOption(slowOption())
+    .addOption(maxExchangesOption())
     .addOption(listenOption())
     .addOption(tokenFileOption())
     .addOption(allowOriginOption())
@@ -62,7 +70,7 @@ async function replay(path: string, options: ReplayOptions): Promise<void> {
     await channel.firstSubscriber(signal);
     while (!signal.aborted) {
       channel.clear();
-      await explain([playing], { publisher: channel });
+      await explain([playing], { publisher: channel, options: explainerOptions(options) });
       if (playing.ended) channel.end('the recording ends here');
       await playing.again();
     }
