@@ -1,13 +1,12 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { SkbwhyError } from '../event/errors.js';
 import { endpoint } from './client.js';
 import type { ClientResult } from './lab.js';
 import type { NameServer } from './name-server.js';
 import type { Namespaces } from './namespaces.js';
+import { giveTasks, startProgram } from './programs.js';
 import type { Lookup, LookupResult } from './resolver.js';
 
 const NAME_SERVER = fileURLToPath(new URL('./name-server.js', import.meta.url));
@@ -19,22 +18,8 @@ export async function startNameServer(
   role: string,
   server: NameServer = {},
 ): Promise<void> {
-  const child = namespaces.spawn(role, [process.execPath, NAME_SERVER, JSON.stringify(server)], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    detached: true,
-  });
-  let complaint = '';
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => (complaint += text));
-  child.stdin?.on('error', () => undefined);
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.once('data', () => resolve());
-    child.once('error', reject);
-    child.once('close', () => {
-      const line = complaint.split('\n').find((each) => /error/i.test(each)) ?? 'it ended at once';
-      const what = `name server in namespace '${role}': ${line.trim()}`;
-      reject(new SkbwhyError('lab-failed', what));
-    });
-  });
+  const command = [process.execPath, NAME_SERVER, JSON.stringify(server)];
+  await startProgram(namespaces, role, 'name server', command);
 }
 
 export interface PurposefulLookup extends Lookup {
@@ -81,30 +66,14 @@ async function converse(
   signal?: AbortSignal,
 ): Promise<ClientResult[]> {
   const startedAt = new Date().toISOString();
-  const child = namespaces.spawn(role, command, {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    detached: true,
-  });
-  const stop = () => child.kill('SIGKILL');
-  signal?.addEventListener('abort', stop, { once: true });
-  if (signal?.aborted) stop();
-  const ended = new Promise<void>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', () => resolve());
-  });
-  child.stdin?.on('error', () => undefined);
-  child.stdin?.write(`${JSON.stringify(lookups)}\n`);
-  const results: LookupResult[] = [];
-  if (child.stdout) {
-    for await (const line of createInterface({ input: child.stdout })) {
-      results.push(JSON.parse(line) as LookupResult);
-      if (results.length === lookups.length) child.stdin?.end();
-    }
-  }
-  await ended;
-  signal?.removeEventListener('abort', stop);
-  if (results.length < lookups.length && !signal?.aborted)
-    throw new SkbwhyError('lab-failed', `the resolver in namespace '${role}' ended too early`);
+  const results = await giveTasks<LookupResult>(
+    namespaces,
+    role,
+    'the resolver',
+    command,
+    lookups,
+    signal,
+  );
   return lookups.map(({ servers, purpose }, index) => {
     const found = results.find((each) => each.index === index);
     return {

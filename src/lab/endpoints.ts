@@ -5,6 +5,7 @@ import { endpoint, type Connection, type Measurement } from './client.js';
 import type { ClientResult } from './lab.js';
 import type { Load } from './load.js';
 import type { Namespaces } from './namespaces.js';
+import { giveTasks, startProgram, type Program } from './programs.js';
 import type { Ports } from './server.js';
 
 const CLIENT = fileURLToPath(new URL('./client.js', import.meta.url));
@@ -18,29 +19,16 @@ const IDLE = ['nice', '-n', '19'];
 /**
  * Starts a server in a namespace; resolves when it listens, `lab-failed` when it does not come so far.
  * `idle`: it gets what time the other processes leave.
+ * @returns its process
  */
 export async function startServer(
   namespaces: Namespaces,
   role: string,
   ports: Ports,
   idle = false,
-): Promise<void> {
+): Promise<Program> {
   const command = [...(idle ? IDLE : []), process.execPath, SERVER, JSON.stringify(ports)];
-  const child = namespaces.spawn(role, command, {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    detached: true,
-  });
-  let complaint = '';
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => (complaint += text));
-  child.stdin?.on('error', () => undefined);
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.once('data', () => resolve());
-    child.once('error', reject);
-    child.once('close', () => {
-      const line = complaint.split('\n').find((each) => /error/i.test(each)) ?? 'it ended at once';
-      reject(new SkbwhyError('lab-failed', `server in namespace '${role}': ${line.trim()}`));
-    });
-  });
+  return startProgram(namespaces, role, 'server', command);
 }
 
 export interface Purpose extends Connection {
@@ -60,31 +48,14 @@ export async function runClients(
 ): Promise<ClientResult[]> {
   if (connections.length === 0) return [];
   const startedAt = new Date().toISOString();
-  const child = namespaces.spawn(role, [process.execPath, CLIENT], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    detached: true,
-  });
-  const stop = () => child.kill('SIGKILL');
-  signal?.addEventListener('abort', stop, { once: true });
-  if (signal?.aborted) stop();
-  const ended = new Promise<void>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', () => resolve());
-  });
-  child.stdin?.on('error', () => undefined);
-  child.stdin?.write(`${JSON.stringify(connections)}\n`);
-  const measured: Measurement[] = [];
-  if (child.stdout) {
-    for await (const line of createInterface({ input: child.stdout })) {
-      measured.push(JSON.parse(line) as Measurement);
-      if (measured.length === connections.length) child.stdin?.end();
-    }
-  }
-  await ended;
-  signal?.removeEventListener('abort', stop);
-  if (measured.length < connections.length && !signal?.aborted) {
-    throw new SkbwhyError('lab-failed', `the client in namespace '${role}' ended too early`);
-  }
+  const measured = await giveTasks<Measurement>(
+    namespaces,
+    role,
+    'the client',
+    [process.execPath, CLIENT],
+    connections,
+    signal,
+  );
   return connections.map(({ address, port, purpose }, index) => {
     const found = measured.find((each) => each.index === index);
     return {
@@ -149,27 +120,13 @@ export async function runLoad<T>(
  * Opens TCP connections from a namespace and keeps them until the process's standard input ends;
  * resolves when they stand, `lab-failed` when they cannot be made.
  */
-export async function hold(
+export function hold(
   namespaces: Namespaces,
   role: string,
   address: string,
   port: number,
   connections: number,
-): Promise<ReturnType<Namespaces['spawn']>> {
+): Promise<Program> {
   const args = [address, port, connections].map(String);
-  const child = namespaces.spawn(role, [process.execPath, HOLD, ...args], {
-    stdio: ['pipe', 'pipe', 'ignore'],
-    detached: true,
-  });
-  child.stdin?.on('error', () => undefined);
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.once('data', () => resolve());
-    child.once('error', reject);
-    child.once('close', () =>
-      reject(
-        new SkbwhyError('lab-failed', `connections from namespace '${role}' could not be made`),
-      ),
-    );
-  });
-  return child;
+  return startProgram(namespaces, role, 'connections', [process.execPath, HOLD, ...args]);
 }
