@@ -60,6 +60,17 @@ function findingMarkdown(f: Finding): string {
           `${i + 1}. ${escape(claim.text)} (${claim.evidence.map((e) => `event ${e.seq}`).join(', ')})`,
       )
       .join('\n'),
+    ...(f.counters.length > 0
+      ? [
+          '### Counters that rose meanwhile',
+          f.counters
+            .map(
+              (c) =>
+                `- ${escape(c.netns ?? 'whole node')}: \`${c.name}\` +${c.rise} (${c.from} → ${c.to}; ${escape(c.meaning)})`,
+            )
+            .join('\n'),
+        ]
+      : []),
     ...(f.ruledOut.length > 0
       ? ['### Ruled out', f.ruledOut.map((r) => `- ${r.verdict}: ${escape(r.text)}`).join('\n')]
       : []),

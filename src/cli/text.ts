@@ -1,6 +1,7 @@
 import pc from 'picocolors';
 import stringWidth from 'string-width';
 import type {
+  CounterRise,
   Finding,
   FindingAttempt,
   Prediction,
@@ -80,6 +81,7 @@ export function findingText(finding: Finding): string {
       ),
     ].join('\n'),
   );
+  if (finding.counters.length > 0) parts.push(countersText(finding.counters));
   if (finding.ruledOut.length > 0)
     parts.push(
       [
@@ -99,6 +101,19 @@ export function findingText(finding: Finding): string {
       ].join('\n'),
     );
   return parts.join('\n\n');
+}
+
+function countersText(counters: readonly CounterRise[]): string {
+  return [
+    pc.bold('Counters that rose meanwhile'),
+    ...counters.map((c) =>
+      wrap(
+        `  ${c.netns ?? 'whole node'}: ${c.name} +${c.rise} ${pc.dim(`(${c.from} → ${c.to}; ${c.meaning})`)}`,
+        100,
+        '    ',
+      ),
+    ),
+  ].join('\n');
 }
 
 function predictionText({ recoverAtMs, observedMs, text }: Prediction): string {

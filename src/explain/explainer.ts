@@ -9,7 +9,7 @@ import {
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
-import { countersRisen, SAMPLED_AFTER, type Passed } from './counters.js';
+import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
 import type { Case, Diagnoser, Rival, Upstream } from './diagnose.js';
 import type { Exchange } from './exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
@@ -532,15 +532,6 @@ export class Explainer implements Registry {
   private iso(exchange: Exchange): string {
     return new Date(exchange.startedAt / 1e6 + this.sources[0]!.realtimeMs).toISOString();
   }
-}
-
-/** The namespaces that an exchange was seen in, in that order. */
-function passedBy(observations: readonly Observation[]): Passed[] {
-  const passed: Passed[] = [];
-  for (const { world, netns } of observations)
-    if (netns !== 0 && !passed.some((known) => known.world === world && known.netns === netns))
-      passed.push({ world, netns });
-  return passed;
 }
 
 function sum(counts: Readonly<Record<string, number>>): number {

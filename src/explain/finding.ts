@@ -115,8 +115,27 @@ export interface Finding extends Diagnosis {
   startedAt: string;
   delayMs: number;
   outcome: Outcome;
+  /** counters that rose meanwhile in the namespaces that it passed; whatever moved them */
+  counters: CounterRise[];
   /** events lost while the exchange lasted */
   lostEvents: number;
+}
+
+/** A counter before an exchange and after it. */
+export interface CounterRise {
+  /** as in counters facts: `conntrack.drop`, `Udp.RcvbufErrors`, `device.eth0.tx_drop` */
+  name: string;
+  /** what it counts */
+  meaning: string;
+  /** null: it is one count for the whole node */
+  netns: string | null;
+  from: number;
+  to: number;
+  rise: number;
+  /** when the two samples came, from the start of the exchange */
+  betweenMs: [number, number];
+  /** the two samples */
+  evidence: Evidence[];
 }
 
 /** An exchange that failed or was slow without a verdict. */

@@ -38,7 +38,7 @@ export class World {
           push(this.settings, `${fact.netns}/${name}`, { fact: value, time, evidence });
         break;
       case 'counters':
-        push(this.counters, fact.netns, { fact, time, evidence });
+        this.sampled({ fact, time, evidence });
         break;
       case 'process':
         this.processes.set(fact.pid, fact);
@@ -129,6 +129,41 @@ export class World {
     return { fact: Math.max(rise, 0), time: after.time, evidence: after.evidence };
   }
 
+  /**
+   * The samples of a namespace's counters on both sides of a stretch of time: its last one before, its
+   * first one after (the nearest, where there is none), and what differs between them.
+   */
+  samplesAround(netns: number, from: number, to: number): Samples | null {
+    const samples = this.counters.get(netns);
+    const [first, last] = [samples?.[0], samples?.at(-1)];
+    if (!samples || !first || !last) return null;
+    const before = Math.max(
+      samples.findLastIndex(({ time }) => time <= from),
+      0,
+    );
+    const found = samples.findIndex(({ time }) => time >= to);
+    const after = found < 0 ? samples.length - 1 : found;
+    const changed: Samples['changed'] = new Map();
+    for (const { fact } of samples.slice(before + 1, after + 1))
+      for (const [name, value] of Object.entries(fact.values)) {
+        const { before: value0 = valueAt(samples, before, name) } = changed.get(name) ?? {};
+        changed.set(name, { before: value0, after: value });
+      }
+    return { first: samples[before]!, last: samples[Math.max(before, after)]!, changed };
+  }
+
+  /** Keeps a sample; of the oldest, where there are too many, the values stay and become the base. */
+  private sampled(known: Known<CountersFact>): void {
+    const { netns } = known.fact;
+    const samples = this.counters.get(netns) ?? [];
+    this.counters.set(netns, samples);
+    samples.push(known);
+    if (samples.length <= COUNTERS_HISTORY) return;
+    const [base, next] = samples.splice(0, 2) as [Known<CountersFact>, Known<CountersFact>];
+    const values = { ...base.fact.values, ...next.fact.values };
+    samples.unshift({ ...next, fact: { ...next.fact, values } });
+  }
+
   /** A counter's (or gauge's) sample closest to a moment; null where it is not sampled. */
   sample(netns: number, name: string, time: number): Known<number> | null {
     const samples = this.counters.get(netns)?.filter(({ fact }) => name in fact.values) ?? [];
@@ -150,6 +185,22 @@ export class World {
   }
 }
 
+/** A namespace's counters on both sides of a stretch of time. */
+export interface Samples {
+  first: Known<CountersFact>;
+  last: Known<CountersFact>;
+  changed: Map<string, { before: number; after: number }>;
+}
+
+/** Only changes are told: a counter that no fact has was 0. */
+function valueAt(samples: readonly Known<CountersFact>[], at: number, name: string): number {
+  for (let i = at; i >= 0; i--) {
+    const value = samples[i]!.fact.values[name];
+    if (value !== undefined) return value;
+  }
+  return 0;
+}
+
 /** How long after a change of rules its fact may come in sessions that do not say it, ns. */
 const RULES_DELAY = 4e9;
 
@@ -157,6 +208,8 @@ const RULES_DELAY = 4e9;
 const LOOPBACK_IFINDEX = 1;
 /** History is bounded: what a diagnosis can ask about is recent. */
 const HISTORY = 32;
+/** A connect fails after two minutes, and a busy namespace is sampled each second. */
+const COUNTERS_HISTORY = 150;
 
 function push<K, T>(map: Map<K, Known<T>[]>, key: K, known: Known<T>): void {
   const list = map.get(key);

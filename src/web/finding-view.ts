@@ -1,5 +1,6 @@
 import type {
   Claim,
+  CounterRise,
   Evidence,
   Finding,
   Remedy,
@@ -46,6 +47,15 @@ export function findingView(entry: FindingEntry, cause: Cause, actions: Actions)
         ...finding.chain.map((claim) => claimView(claim, records, actions)),
       ),
     ),
+    finding.counters.length > 0 &&
+      section(
+        'Counters that rose meanwhile',
+        h(
+          'ul',
+          { class: 'counters' },
+          ...finding.counters.map((c) => counterView(c, records, actions)),
+        ),
+      ),
     finding.remedies.length > 0 &&
       section('What to do', h('ul', { class: 'remedies' }, ...finding.remedies.map(remedyView))),
     finding.ruledOut.length > 0 &&
@@ -178,6 +188,26 @@ function ruledOutView(ruledOut: RuledOut, records: SessionRecords, actions: Acti
     {},
     h('p', {}, h('code', { class: 'code' }, ruledOut.verdict), ' ', ...prose(ruledOut.text)),
     evidenceButtons(ruledOut.verdict, ruledOut.evidence, records, actions),
+  );
+}
+
+function counterView(
+  { name, meaning, netns, from, to, rise, evidence }: CounterRise,
+  records: SessionRecords,
+  actions: Actions,
+): HTMLElement {
+  return h(
+    'li',
+    {},
+    h(
+      'p',
+      {},
+      h('code', { class: 'code' }, name),
+      ` +${rise} in `,
+      netns === null ? 'the whole node' : h('b', {}, netns),
+      h('small', {}, ` ${from} → ${to}: ${meaning}`),
+    ),
+    evidenceButtons(`${netns}-${name}`, evidence, records, actions),
   );
 }
 
