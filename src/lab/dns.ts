@@ -6,20 +6,24 @@ import { endpoint } from './client.js';
 import type { ClientResult } from './lab.js';
 import type { NameServer } from './name-server.js';
 import type { Namespaces } from './namespaces.js';
-import { giveTasks, startProgram } from './programs.js';
+import { giveTasks, startProgram, type Program } from './programs.js';
 import type { Lookup, LookupResult } from './resolver.js';
 
 const NAME_SERVER = fileURLToPath(new URL('./name-server.js', import.meta.url));
 const RESOLVER = fileURLToPath(new URL('./resolver.js', import.meta.url));
 
-/** Starts a DNS server in a namespace; resolves when it listens, `lab-failed` when it does not come so far. */
+/**
+ * Starts a DNS server in a namespace; resolves when it listens, `lab-failed` when it does not come so
+ * far.
+ * @returns its process
+ */
 export async function startNameServer(
   namespaces: Namespaces,
   role: string,
   server: NameServer = {},
-): Promise<void> {
+): Promise<Program> {
   const command = [process.execPath, NAME_SERVER, JSON.stringify(server)];
-  await startProgram(namespaces, role, 'name server', command);
+  return startProgram(namespaces, role, 'name server', command);
 }
 
 export interface PurposefulLookup extends Lookup {

@@ -18,6 +18,8 @@ export interface NameServer {
   forwardTo?: string;
   /** its answers over UDP say only that TCP should be used */
   truncates?: boolean;
+  /** SO_RCVBUF of its UDP sockets, bytes; the kernel doubles it, and takes no less than 2304 */
+  receiveBuffer?: number;
 }
 
 const A = 1;
@@ -71,7 +73,11 @@ function forward(query: Buffer, to: string, answered: (reply: Buffer) => void): 
 async function serve(server: NameServer): Promise<void> {
   const { port = 53, delayMs = 0, truncates = false } = server;
   for (const type of ['udp4', 'udp6'] as const) {
-    const udp = createSocket({ type, ipv6Only: type === 'udp6' });
+    const udp = createSocket({
+      type,
+      ipv6Only: type === 'udp6',
+      ...(server.receiveBuffer ? { recvBufferSize: server.receiveBuffer } : {}),
+    });
     udp.on('message', (query, from) => {
       if (server.forwardTo !== undefined) {
         forward(query, server.forwardTo, (reply) => udp.send(reply, from.port, from.address));

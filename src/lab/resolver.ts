@@ -29,6 +29,10 @@ export interface Lookup {
   localPort?: number;
   /** 'once' gives up after so long, ms */
   timeoutMs?: number;
+  /** SO_RCVBUF of its sockets, bytes; the kernel doubles it, and takes no less than 2304 */
+  receiveBuffer?: number;
+  /** the whole process stands still for so long, soon after the first question */
+  deafMs?: number;
 }
 
 export interface LookupResult {
@@ -44,14 +48,19 @@ export interface LookupResult {
 const A = 1;
 const AAAA = 28;
 const NXDOMAIN = 3;
+/** By then the questions have left, ms. */
+const DEAF_AFTER_MS = 100;
 
 const sockets = new Map<number, Promise<Socket>>();
 let nextId = process.pid & 0xffff;
 
-function open(server: string, port?: number): Promise<Socket> {
+function open(server: string, port?: number, receiveBuffer?: number): Promise<Socket> {
   const bind = () =>
     new Promise<Socket>((resolve, reject) => {
-      const socket = createSocket(isIPv6(server) ? 'udp6' : 'udp4').setMaxListeners(1000);
+      const socket = createSocket({
+        type: isIPv6(server) ? 'udp6' : 'udp4',
+        ...(receiveBuffer ? { recvBufferSize: receiveBuffer } : {}),
+      }).setMaxListeners(1000);
       socket.once('error', reject);
       socket.bind(port ?? 0, () => {
         socket.on('error', () => undefined);
@@ -85,6 +94,10 @@ function collect(socket: Socket, wanted: Map<number, number | null>): Promise<vo
   });
 }
 
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
 interface Step {
   codes: (number | null)[];
   source: string;
@@ -116,7 +129,7 @@ async function ask(spec: Lookup, name: string): Promise<Step> {
     const key = resolver === 'glibc' ? targets[0]! : '';
     socket = bySocket.get(key);
     if (!socket) {
-      socket = await open(targets[0]!, localPort);
+      socket = await open(targets[0]!, localPort, spec.receiveBuffer);
       bySocket.set(key, socket);
       if (localPort === undefined) opened.push(socket);
     }
@@ -134,6 +147,7 @@ async function ask(spec: Lookup, name: string): Promise<Step> {
 
 async function resolve(spec: Lookup, index: number): Promise<LookupResult> {
   if (spec.startMs) await new Promise((done) => setTimeout(done, spec.startMs));
+  if (spec.deafMs) setTimeout(standStill, DEAF_AFTER_MS, spec.deafMs);
   const startedAt = new Date().toISOString();
   const start = process.hrtime.bigint();
   const result = (error: string | null, source: string | null): LookupResult => {

@@ -9,6 +9,8 @@ import { Worker, isMainThread, parentPort, workerData } from 'node:worker_thread
 export interface Ports {
   /** answers HTTP here */
   answer?: number | readonly number[];
+  /** connections that may wait for accept() there, listen(2); node's own default if not told */
+  backlog?: number;
   /** takes all it is sent here */
   sink?: number;
   /** takes connections and resets them here */
@@ -32,12 +34,12 @@ function listen(server: Server, port: number, backlog?: number): Promise<void> {
   });
 }
 
-async function answer(port: number): Promise<void> {
+async function answer(port: number, backlog?: number): Promise<void> {
   const server = createServer((socket) => {
     socket.on('error', () => undefined);
     socket.once('data', () => socket.end(ANSWER));
   });
-  await listen(server, port);
+  await listen(server, port, backlog);
 }
 
 async function sink(port: number): Promise<void> {
@@ -74,7 +76,8 @@ if (isMainThread) {
   let stays = false;
   process.stdin.on('data', () => (stays = true)).once('end', () => stays || process.exit(0));
   const ports = JSON.parse(process.argv[2] ?? '{}') as Ports;
-  if (ports.answer) await Promise.all([ports.answer].flat().map(answer));
+  if (ports.answer)
+    await Promise.all([ports.answer].flat().map((port) => answer(port, ports.backlog)));
   if (ports.sink) await sink(ports.sink);
   if (ports.reset) await reset(ports.reset);
   if (ports.silent) await silent(ports.silent);
