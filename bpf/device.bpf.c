@@ -23,7 +23,7 @@ static __always_inline int see_at_device(struct sk_buff *skb, struct net_device 
 	struct sighting sighting = { .hook = 255 };
 	struct packet packet;
 
-	if (!read_packet(&packet, skb, start))
+	if (!read_packet(&packet, skb, start, false))
 		return 0;
 	sighting.netns = netns_of_device(device);
 	if (!netns_is_wanted(sighting.netns))

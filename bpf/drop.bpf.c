@@ -17,7 +17,7 @@ int packet_drop(__u64 *ctx)
 
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return 0;
-	if (!read_packet(&packet, skb, skb->head + skb->network_header))
+	if (!read_packet(&packet, skb, skb->head + skb->network_header, true))
 		return 0;
 	sighting.location = ctx[1];
 	if (kfree_skb_arguments > 2)

@@ -46,6 +46,7 @@ enum event_flag {
 	EVENT_FOLLOWED = 8,	 /* wanted because it was followed, not because the filter matched */
 	EVENT_UNREADABLE = 16,	 /* the packet's bytes could not be read whole */
 	EVENT_TUNNEL = 32,	 /* the packet is a tunnel packet (UDP to a tunnel port) */
+	EVENT_THINNED = 64,	 /* of a kind of which only some are recorded; see left_out */
 };
 
 /* A flow's addresses and ports in the order in which a packet without IP options bears them (as on
@@ -88,7 +89,7 @@ struct event {
 	__u8 new_state;
 	__u8 txrehash;	    /* sk->sk_txrehash: 0, 1; 255: default or not known */
 	__u8 packet_length; /* bytes valid in packet */
-	__u16 unused;
+	__u16 left_out;	    /* how many like it were not recorded since the last; at most 65535 */
 
 	/* conntrack block; all zero when the packet has none */
 	__u64 ct;	  /* address: identity only together with tuples and start */
@@ -103,7 +104,8 @@ struct event {
 
 	union {
 		/* headers from the network header on: IP, UDP + tunnel + Ethernet + IP, TCP with its
-		 * options or UDP, DNS header and question; payload never */
+		 * options or UDP, DNS header and question, ICMP with the headers that an error quotes;
+		 * payload never */
 		__u8 packet[PACKET_BYTES];
 		/* socket.state and tcp.retransmit have no packet: packet_length is 0 */
 		struct {

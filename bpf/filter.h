@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
  * What is wanted: packets that open or refuse a TCP connection, DNS, and the tunnel packets that
- * carry those; of them, when --filter gave an expression, what it matches and what belongs to a
- * flow that it matched once. Cheapest test first: most packets leave after one read.
+ * carry those; ICMP errors, and of the drops those of any packet, both thinned; of all that, when
+ * --filter gave an expression, what it matches and what belongs to a flow that it matched once.
+ * Cheapest test first: most packets leave after one read.
  */
 #ifndef SKBWHY_FILTER_H
 #define SKBWHY_FILTER_H
@@ -15,6 +16,8 @@ const volatile __u8 netns_only; /* look into netns_wanted */
 
 #define FILTER_SLOTS 2048
 #define FOLLOWED_FLOWS 65536
+#define ICMPV6_ECHO_REQUEST 128
+#define ICMPV6_ECHO_REPLY 129
 
 /* Namespaces given with --netns, by inode number. */
 struct {
@@ -93,70 +96,101 @@ static __always_inline void keep_tcp(struct packet *packet, const __u8 *tcp, __u
 		packet->headers = start + header;
 }
 
-/* Reads the packet whose network header is at `start`; false when nobody wants it. */
-static __always_inline bool read_packet(struct packet *packet, struct sk_buff *skb,
-					const unsigned char *start)
+/* An ICMP error quotes the packet it is about: its IP header and 8 bytes (RFC 792) or more. */
+static __always_inline void keep_quoted(struct packet *packet, __u32 start)
 {
-	const __u8 *header;
+	packet->thin = 1;
+	if (!read_layer(&packet->inner, packet, start)) {
+		packet->headers = start;
+		return;
+	}
+	packet->quotes = 1;
+	packet->headers = packet->inner.transport + 8;
+}
+
+/*
+ * Notes which headers of the packet are kept, from its transport header on; false when nobody wants
+ * it. `any`, a constant: every packet is wanted, most of them thinned.
+ */
+static __always_inline bool keep_transport(struct packet *packet, const struct layer *layer,
+					   const bool any)
+{
+	const __u8 *header = transport(layer);
+
+	packet->headers = layer->transport;
+	switch (layer->protocol) {
+	case PROTOCOL_TCP:
+		packet->thin = !opens_or_resets(header);
+		if (packet->thin && !any)
+			return false;
+		keep_tcp(packet, header, layer->transport);
+		return true;
+	case PROTOCOL_UDP:
+		packet->headers += 8;
+		packet->dns = has_dns_port(header);
+		if (packet->dns)
+			packet->headers += DNS_HEADER;
+		packet->thin = !packet->dns;
+		return packet->dns || any;
+	case PROTOCOL_ICMP:
+	case PROTOCOL_ICMPV6:
+		packet->headers += 8;
+		packet->thin = 1;
+		if (is_icmp_error(layer)) {
+			keep_quoted(packet, layer->transport + 8);
+			return true;
+		}
+		/* every device hears neighbours and multicast listeners that it has no use for */
+		return any && (layer->protocol == PROTOCOL_ICMP || *header == ICMPV6_ECHO_REQUEST ||
+			       *header == ICMPV6_ECHO_REPLY);
+	}
+	return false;
+}
+
+/*
+ * Reads the packet whose network header is at `start`; false when nobody wants it. `any`: see
+ * keep_transport().
+ */
+static __always_inline bool read_packet(struct packet *packet, struct sk_buff *skb,
+					const unsigned char *start, const bool any)
+{
+	struct tunnel_ports *ports;
 	__u32 zero = 0, at, port;
+	struct nf_conn *ct;
+	const __u8 *header;
 
 	packet->start = start;
 	packet->linear = skb->len - skb->data_len + (__u32)(skb->data - start);
 	packet->outer.length = skb->len + (__u32)(skb->data - start);
-	packet->dns = 0;
+	packet->dns = packet->thin = packet->quotes = 0;
 	packet->tunnel = TUNNEL_NONE;
-	packet->unused = packet->unused_end = 0;
+	packet->unused_end = 0;
 	if (!read_layer(&packet->outer, packet, 0))
 		return false;
 	header = transport(&packet->outer);
-	if (packet->outer.protocol == PROTOCOL_TCP) {
-		if (!opens_or_resets(header))
-			return false;
-		keep_tcp(packet, header, packet->outer.transport);
-		return true;
-	}
-	if (packet->outer.protocol != PROTOCOL_UDP)
-		return false;
-	packet->headers = packet->outer.transport + 8;
-	if (has_dns_port(header)) {
-		packet->dns = 1;
-		packet->headers += DNS_HEADER;
-		return true;
-	}
-	struct tunnel_ports *ports = bpf_map_lookup_elem(&tunnel_ports, &zero);
+	if (packet->outer.protocol != PROTOCOL_UDP || has_dns_port(header))
+		return keep_transport(packet, &packet->outer, any);
+	ports = bpf_map_lookup_elem(&tunnel_ports, &zero);
 	if (!ports)
 		return false;
 	port = bpf_ntohs(bytes16(header + 2));
 	/* kernels before 6.2 do not know that a swapped 16-bit number still is one */
 	asm volatile("" : "+r"(port));
 	packet->tunnel = ports->kind[port & 0xffff];
-	if (packet->tunnel == TUNNEL_NONE) {
-		struct nf_conn *ct = conntrack(skb);
-
-		if (!ct || !conntrack_has_dns_port(ct))
+	if (packet->tunnel != TUNNEL_NONE) {
+		at = inner_offset(packet);
+		if (!at || !read_layer(&packet->inner, packet, at))
 			return false;
-		packet->dns = 1;
+		packet->inner.length = packet->outer.length - at;
+		return keep_transport(packet, &packet->inner, any);
+	}
+	packet->headers = packet->outer.transport + 8;
+	ct = conntrack(skb);
+	packet->dns = ct && conntrack_has_dns_port(ct);
+	if (packet->dns)
 		packet->headers += DNS_HEADER;
-		return true;
-	}
-	at = inner_offset(packet);
-	if (!at || !read_layer(&packet->inner, packet, at))
-		return false;
-	packet->inner.length = packet->outer.length - at;
-	header = transport(&packet->inner);
-	packet->headers = packet->inner.transport;
-	if (packet->inner.protocol == PROTOCOL_TCP) {
-		if (!opens_or_resets(header))
-			return false;
-		keep_tcp(packet, header, packet->inner.transport);
-		return true;
-	}
-	if (packet->inner.protocol == PROTOCOL_UDP && has_dns_port(header)) {
-		packet->headers += 8 + DNS_HEADER;
-		packet->dns = 1;
-		return true;
-	}
-	return false;
+	packet->thin = !packet->dns;
+	return packet->dns || any;
 }
 
 static __always_inline void swap32(__u32 *a, __u32 *b)
@@ -284,7 +318,8 @@ enum selection { NOT_SELECTED = 0, MATCHED = 1, FOLLOWED = 2 };
 /*
  * Whether the filter wants the packet: as it is, as the packet it carries, or with the addresses of
  * either tuple of its conntrack entry (a Service's address is gone after DNAT); or because its flow
- * matched before. Of a tunnel packet only the inner flow is followed: outer ports are shared.
+ * matched before. Of a tunnel packet only the inner flow is followed: outer ports are shared; of an
+ * ICMP error the flow that it quotes.
  * `nfct`: address of the entry, or 0. Leaves the addresses in packet->outer changed. Not static for
  * the reason of expression().
  */
@@ -292,13 +327,14 @@ __attribute__((noinline)) int select_packet(struct packet *packet, __u64 nfct)
 {
 	struct tuple flow __attribute__((aligned(8))) = {};
 	struct nf_conn *ct = (struct nf_conn *)(unsigned long)nfct;
-	bool matched, known = false;
+	bool carries, matched, known = false;
 
 	if (!packet)
 		return NOT_SELECTED;
+	carries = packet->tunnel || packet->quotes;
 	matched = layer_matches(&packet->outer, packet) ||
-		  (packet->tunnel && layer_matches(&packet->inner, packet));
-	tuple_of_layer(&flow, packet->tunnel ? &packet->inner : &packet->outer);
+		  (carries && layer_matches(&packet->inner, packet));
+	tuple_of_layer(&flow, carries ? &packet->inner : &packet->outer);
 	normalise(&flow);
 	if (ct) {
 		matched = matched || tuple_matches(packet, &ct->tuplehash[0].tuple) ||
@@ -325,7 +361,7 @@ static __always_inline int selected(struct packet *packet, const struct sk_buff 
 {
 	if (!filtering)
 		return MATCHED;
-	if (!packet->tunnel)
+	if (!packet->tunnel && !packet->quotes)
 		__builtin_memset(&packet->inner, 0, sizeof(packet->inner));
 	return select_packet(packet, (unsigned long)conntrack(skb));
 }

@@ -54,7 +54,8 @@ int netfilter_before(struct bpf_nf_ctx *ctx)
 	struct packet packet;
 	const __u8 *header;
 
-	if (!read_packet(&packet, skb, skb->head + skb->network_header))
+	if (!read_packet(&packet, skb, skb->head + skb->network_header, false) ||
+	    packet.quotes)
 		return NF_ACCEPT;
 	passage.skb = (unsigned long)skb;
 	passage.hook = ctx->state->hook;
@@ -83,7 +84,8 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 	__u32 status;
 	bool rewritten;
 
-	if (!read_packet(&packet, skb, skb->head + skb->network_header))
+	if (!read_packet(&packet, skb, skb->head + skb->network_header, false) ||
+	    packet.quotes)
 		return NF_ACCEPT;
 	passage.skb = (unsigned long)skb;
 	passage.hook = state->hook;

@@ -49,9 +49,10 @@ struct packet {
 	__u32 headers;		    /* bytes of headers to keep; for DNS up to its question */
 	__u8 dns;
 	__u8 tunnel; /* enum tunnel_kind */
-	__u16 unused;
+	__u8 thin;   /* of a kind of which only some are recorded */
+	__u8 quotes; /* an ICMP error: inner is the packet that it quotes */
 	struct layer outer;
-	struct layer inner; /* of a tunnel packet */
+	struct layer inner; /* of a tunnel packet, or what an ICMP error quotes */
 	__u32 unused_end;
 };
 
@@ -130,6 +131,16 @@ static __always_inline bool read_layer(struct layer *layer, const struct packet 
 		return false;
 	}
 	return layer->transport + (layer->protocol == PROTOCOL_TCP ? 20u : 8u) <= packet->linear;
+}
+
+/* Does the ICMP header report an error about another packet (RFC 792, RFC 4443)? */
+static __always_inline bool is_icmp_error(const struct layer *layer)
+{
+	__u8 type = *transport(layer);
+
+	if (layer->protocol == PROTOCOL_ICMP)
+		return type == 3 || type == 11 || type == 12; /* unreachable, time exceeded, parameter */
+	return layer->protocol == PROTOCOL_ICMPV6 && type >= 1 && type <= 4;
 }
 
 /* Where the Ethernet frame's payload inside a tunnel packet starts, 0 when it is no IP packet. */

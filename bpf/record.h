@@ -44,6 +44,8 @@ struct sighting {
 	__u32 reason;
 	__u64 location;
 	struct before before;
+	__u32 left_out;
+	__u32 unused;
 };
 
 /* `bytes` is a constant: the verifier wants to know it. */
@@ -199,6 +201,7 @@ static __always_inline int emit_with_room(const struct sighting *sighting,
 	event->netns = sighting->netns;
 	event->ifindex = sighting->ifindex;
 	event->reason = sighting->reason;
+	event->left_out = sighting->left_out;
 	event->mark = skb->mark;
 	event->hash = skb->hash;
 	event->length = skb->len;
@@ -242,16 +245,67 @@ static __attribute__((noinline)) int emit(const struct sighting *sighting,
 	return emit_with_room(sighting, packet, skb, PLAIN_PACKET_BYTES);
 }
 
+/*
+ * Of what is thinned: so many events a second and CPU for each place in the kernel that drops (or,
+ * of ICMP errors, each point). Places that fall on one slot share it.
+ */
+#define THIN_SLOTS 256
+#define THIN_EVENTS 32
+#define THIN_NS 1000000000ull
+
+struct allowance {
+	__u64 since;
+	__u32 events;
+	__u32 left_out;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, THIN_SLOTS);
+	__type(key, __u32);
+	__type(value, struct allowance);
+} allowances SEC(".maps");
+
+/* Is the allowance of the place used up? Else takes one of it, and what was left out before. */
+static __always_inline bool thinned(struct sighting *sighting)
+{
+	__u64 place = sighting->location ? sighting->location : sighting->point;
+	__u32 slot = (place * 0x9e3779b97f4a7c15) >> 56;
+	struct allowance *allowance = bpf_map_lookup_elem(&allowances, &slot);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!allowance)
+		return true;
+	if (now - allowance->since > THIN_NS) {
+		allowance->since = now;
+		allowance->events = 0;
+	}
+	if (allowance->events >= THIN_EVENTS) {
+		if (allowance->left_out < 65535)
+			allowance->left_out++;
+		return true;
+	}
+	allowance->events++;
+	sighting->flags |= EVENT_THINNED;
+	sighting->left_out = allowance->left_out;
+	allowance->left_out = 0;
+	return false;
+}
+
 /* Applies the filter, if there is one, and writes the event. */
 static __always_inline int see(struct sighting *sighting, struct packet *packet,
 			       struct sk_buff *skb)
 {
+	/* without a filter that comes first: a storm of drops costs little */
+	if (!filtering && packet->thin && thinned(sighting))
+		return 0;
 	switch (selected(packet, skb)) {
 	case NOT_SELECTED:
 		return 0;
 	case FOLLOWED:
 		sighting->flags |= EVENT_FOLLOWED;
 	}
+	if (filtering && packet->thin && thinned(sighting))
+		return 0;
 	return emit(sighting, packet, skb);
 }
 

@@ -69,15 +69,21 @@ static __always_inline struct event *socket_event(struct sock *sk, __u8 point, b
 	return event;
 }
 
+/* Does it wait for an answer to what it sends again? Zero outside of a TCP socket's own states. */
+static __always_inline bool is_stalled(struct sock *sk)
+{
+	return BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_retransmits) != 0;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 {
 	struct event *event;
 
-	if (new_state != TCP_SYN_SENT && old_state != TCP_SYN_SENT &&
-	    !(old_state == TCP_SYN_RECV && new_state == TCP_ESTABLISHED))
-		return 0;
 	if (sk->sk_protocol != PROTOCOL_TCP)
+		return 0;
+	if (new_state != TCP_SYN_SENT && old_state != TCP_SYN_SENT &&
+	    !(old_state == TCP_SYN_RECV && new_state == TCP_ESTABLISHED) && !is_stalled(sk))
 		return 0;
 	event = socket_event(sk, POINT_SOCKET_STATE, new_state == TCP_CLOSE);
 	if (!event)

@@ -32,6 +32,7 @@ export const LAYOUT = {
   new_state: [91, 1],
   txrehash: [92, 1],
   packet_length: [93, 1],
+  left_out: [94, 2],
   ct: [96, 8],
   ct_start: [104, 8],
   ct_status: [112, 4],
