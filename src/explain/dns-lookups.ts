@@ -11,6 +11,7 @@ import {
   type Layer,
 } from '../event/headers.js';
 import { Point } from '../event/point.js';
+import { BoundedMap } from './bounded-map.js';
 import { Exchange, netnsOfPlace, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import { RecentKeys } from './recent-keys.js';
@@ -30,6 +31,8 @@ const TOGETHER_MS = 100;
 
 /** Lookups of one client at once. */
 const MAX_RECENT = 256;
+/** Name servers, and Services' addresses, remembered; the oldest is forgotten first. */
+const MAX_SERVERS = 4096;
 
 const DNS_PORT = 53;
 const NXDOMAIN = 3;
@@ -124,9 +127,9 @@ interface Known {
  */
 export class DnsLookups implements Tracker {
   /** by address and port of the server, as the client knows it */
-  readonly nameServers = new Map<string, NameServerTally>();
+  readonly nameServers = new BoundedMap<string, NameServerTally>(MAX_SERVERS);
   /** by address and port of a Service: the latest new entry's */
-  readonly translations = new Map<string, Translation>();
+  readonly translations = new BoundedMap<string, Translation>(MAX_SERVERS);
   private readonly byKey = new Map<string, Known>();
   /** by client address: the lookups that a further query may belong to, the latest last */
   private readonly recent = new Map<string, Lookup[]>();

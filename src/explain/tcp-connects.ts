@@ -9,6 +9,7 @@ import {
   type Layer,
 } from '../event/headers.js';
 import { Point } from '../event/point.js';
+import { BoundedMap } from './bounded-map.js';
 import { Exchange, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import { RecentKeys } from './recent-keys.js';
@@ -44,7 +45,7 @@ class Connect extends Exchange {
 export class TcpConnects implements Tracker {
   private readonly byKey = new Map<string, Connect>();
   private readonly bySocket = new Map<number, Connect>();
-  private readonly pending = new Map<number, PendingSocket>();
+  private readonly pending = new BoundedMap<number, PendingSocket>(MAX_PENDING_SOCKETS);
   private readonly done = new RecentKeys();
 
   constructor(
@@ -95,10 +96,7 @@ export class TcpConnects implements Tracker {
     const to = cursor.u8(AT.new_state);
     if (to === TCP_SYN_SENT) {
       const record = Buffer.from(cursor.bytes.subarray(cursor.base, cursor.base + cursor.size));
-      this.pending.delete(sock);
       this.pending.set(sock, { record, session, seq: cursor.seq, time });
-      if (this.pending.size > MAX_PENDING_SOCKETS)
-        this.pending.delete(this.pending.keys().next().value!);
       return;
     }
     if (cursor.u8(AT.old_state) !== TCP_SYN_SENT) return;

@@ -1,4 +1,5 @@
 import type { CountersFact, DeviceFact, Fact, ProcessFact, RulesFact } from '../event/fact.js';
+import { BoundedMap } from './bounded-map.js';
 import type { Evidence } from './finding.js';
 
 /** A fact with when it became known and the record that says so. */
@@ -13,32 +14,38 @@ export interface Known<T> {
  * same thing replace each other; earlier ones stay as history, so that a change can be named.
  */
 export class World {
-  private readonly names = new Map<number, string>();
-  private readonly devices = new Map<string, Known<DeviceFact>[]>();
-  private readonly rules_ = new Map<number, Known<RulesFact>[]>();
-  private readonly settings = new Map<string, Known<string>[]>();
-  private readonly counters = new Map<number, Known<CountersFact>[]>();
-  private readonly processes = new Map<number, ProcessFact>();
+  private readonly places = new Map<number, Place>();
+  /** namespaces that went, the longest gone first */
+  private readonly gone = new Set<number>();
+  private readonly processes = new BoundedMap<number, ProcessFact>(MAX_PROCESSES);
   private readonly symbols = new Map<string, string>();
 
   /** Takes a fact in; facts that tell nothing of the machine are ignored. */
   learn(fact: Fact, time: number, evidence: Evidence): void {
     switch (fact.fact) {
       case 'netns':
-        if (!fact.gone) this.names.set(fact.netns, fact.name);
+        if (fact.gone) this.leave(fact.netns);
+        else {
+          this.gone.delete(fact.netns);
+          this.place(fact.netns).name = fact.name;
+        }
         break;
       case 'device':
-        push(this.devices, `${fact.netns}/${fact.ifindex}`, { fact, time, evidence });
+        push(this.place(fact.netns).devices, fact.ifindex, { fact, time, evidence });
         break;
       case 'rules':
-        push(this.rules_, fact.netns, { fact, time: fact.changed?.before ?? time, evidence });
+        remember(this.place(fact.netns).rules, {
+          fact,
+          time: fact.changed?.before ?? time,
+          evidence,
+        });
         break;
       case 'settings':
         for (const [name, value] of Object.entries(fact.values))
-          push(this.settings, `${fact.netns}/${name}`, { fact: value, time, evidence });
+          push(this.place(fact.netns).settings, name, { fact: value, time, evidence });
         break;
       case 'counters':
-        this.sampled({ fact, time, evidence });
+        sampled(this.place(fact.netns).counters, { fact, time, evidence });
         break;
       case 'process':
         this.processes.set(fact.pid, fact);
@@ -49,14 +56,34 @@ export class World {
     }
   }
 
+  private place(netns: number): Place {
+    let place = this.places.get(netns);
+    if (!place)
+      this.places.set(
+        netns,
+        (place = { name: null, devices: new Map(), rules: [], settings: new Map(), counters: [] }),
+      );
+    return place;
+  }
+
+  /** What went is asked about for a while; of many only the latest are remembered. */
+  private leave(netns: number): void {
+    this.gone.delete(netns);
+    this.gone.add(netns);
+    if (this.gone.size <= MAX_GONE) return;
+    const longest = this.gone.values().next().value!;
+    this.gone.delete(longest);
+    this.places.delete(longest);
+  }
+
   netnsName(netns: number): string {
     if (netns === 0) return 'unknown namespace';
-    return this.names.get(netns) ?? `netns ${netns}`;
+    return this.places.get(netns)?.name ?? `netns ${netns}`;
   }
 
   /** The device as it was known at `time` (the earliest known one when it was learnt later). */
   device(netns: number, ifindex: number, time = Infinity): Known<DeviceFact> | null {
-    return at(this.devices.get(`${netns}/${ifindex}`), time);
+    return at(this.places.get(netns)?.devices.get(ifindex), time);
   }
 
   deviceName(netns: number, ifindex: number): string {
@@ -68,18 +95,17 @@ export class World {
 
   /** The devices of a namespace as they were known at `time`. */
   devicesOf(netns: number, time = Infinity): Known<DeviceFact>[] {
-    return [...this.devices.keys()].flatMap((key) => {
-      if (!key.startsWith(`${netns}/`)) return [];
-      const known = at(this.devices.get(key), time);
+    return [...(this.places.get(netns)?.devices.values() ?? [])].flatMap((list) => {
+      const known = at(list, time);
       return known && !known.fact.gone ? [known] : [];
     });
   }
 
   /** Does a device of the namespace bear this address? */
   owns(netns: number, address: string): boolean {
-    for (const list of this.devices.values()) {
+    for (const list of this.places.get(netns)?.devices.values() ?? []) {
       const { fact } = list.at(-1)!;
-      if (fact.netns === netns && !fact.gone)
+      if (!fact.gone)
         for (const own of fact.addresses) if (own.split('/')[0] === address) return true;
     }
     return false;
@@ -90,7 +116,7 @@ export class World {
    * around it, so that either may have been in force.
    */
   rules(netns: number, time = Infinity): Known<RulesFact> | null {
-    const list = this.rules_.get(netns);
+    const list = this.places.get(netns)?.rules;
     const known = at(list, time);
     const changed = list?.some(
       (later) =>
@@ -102,7 +128,7 @@ export class World {
   }
 
   setting(netns: number, name: string, time = Infinity): Known<string> | null {
-    return at(this.settings.get(`${netns}/${name}`), time);
+    return at(this.places.get(netns)?.settings.get(name), time);
   }
 
   /** A setting as a number; null when it is not known. */
@@ -118,9 +144,9 @@ export class World {
    * first after. 0 also where it is not sampled; what else moved it is not known.
    */
   rise(netns: number, name: string, from: number, to: number): Known<number> | null {
-    const samples = this.counters
+    const samples = this.places
       .get(netns)
-      ?.filter(({ fact }, i) => i === 0 || name in fact.values);
+      ?.counters.filter(({ fact }, i) => i === 0 || name in fact.values);
     const [first] = samples ?? [];
     if (!samples || !first) return null;
     const before = samples.findLast(({ time }) => time <= from) ?? first;
@@ -134,7 +160,7 @@ export class World {
    * first one after (the nearest, where there is none), and what differs between them.
    */
   samplesAround(netns: number, from: number, to: number): Samples | null {
-    const samples = this.counters.get(netns);
+    const samples = this.places.get(netns)?.counters;
     const [first, last] = [samples?.[0], samples?.at(-1)];
     if (!samples || !first || !last) return null;
     const before = Math.max(
@@ -152,21 +178,10 @@ export class World {
     return { first: samples[before]!, last: samples[Math.max(before, after)]!, changed };
   }
 
-  /** Keeps a sample; of the oldest, where there are too many, the values stay and become the base. */
-  private sampled(known: Known<CountersFact>): void {
-    const { netns } = known.fact;
-    const samples = this.counters.get(netns) ?? [];
-    this.counters.set(netns, samples);
-    samples.push(known);
-    if (samples.length <= COUNTERS_HISTORY) return;
-    const [base, next] = samples.splice(0, 2) as [Known<CountersFact>, Known<CountersFact>];
-    const values = { ...base.fact.values, ...next.fact.values };
-    samples.unshift({ ...next, fact: { ...next.fact, values } });
-  }
-
   /** A counter's (or gauge's) sample closest to a moment; null where it is not sampled. */
   sample(netns: number, name: string, time: number): Known<number> | null {
-    const samples = this.counters.get(netns)?.filter(({ fact }) => name in fact.values) ?? [];
+    const samples =
+      this.places.get(netns)?.counters.filter(({ fact }) => name in fact.values) ?? [];
     const [first] = samples;
     if (!first) return null;
     const closest = samples.reduce((best, s) =>
@@ -183,6 +198,16 @@ export class World {
   symbol(address: string): string {
     return this.symbols.get(address) ?? address;
   }
+}
+
+/** What is known of one namespace. */
+interface Place {
+  name: string | null;
+  /** by ifindex */
+  devices: Map<number, Known<DeviceFact>[]>;
+  rules: Known<RulesFact>[];
+  settings: Map<string, Known<string>[]>;
+  counters: Known<CountersFact>[];
 }
 
 /** A namespace's counters on both sides of a stretch of time. */
@@ -210,14 +235,29 @@ const LOOPBACK_IFINDEX = 1;
 const HISTORY = 32;
 /** A connect fails after two minutes, and a busy namespace is sampled each second. */
 const COUNTERS_HISTORY = 150;
+/** Namespaces that went, and processes, of which something is still known. */
+const MAX_GONE = 1024;
+const MAX_PROCESSES = 32_768;
 
 function push<K, T>(map: Map<K, Known<T>[]>, key: K, known: Known<T>): void {
   const list = map.get(key);
-  if (!list) map.set(key, [known]);
-  else {
-    list.push(known);
-    if (list.length > HISTORY) list.splice(1, 1);
-  }
+  if (list) remember(list, known);
+  else map.set(key, [known]);
+}
+
+/** The first stays: it holds for what was before it. */
+function remember<T>(list: Known<T>[], known: Known<T>): void {
+  list.push(known);
+  if (list.length > HISTORY) list.splice(1, 1);
+}
+
+/** Keeps a sample; of the oldest, where there are too many, the values stay and become the base. */
+function sampled(samples: Known<CountersFact>[], known: Known<CountersFact>): void {
+  samples.push(known);
+  if (samples.length <= COUNTERS_HISTORY) return;
+  const [base, next] = samples.splice(0, 2) as [Known<CountersFact>, Known<CountersFact>];
+  const values = { ...base.fact.values, ...next.fact.values };
+  samples.unshift({ ...next, fact: { ...next.fact, values } });
 }
 
 function at<T>(list: Known<T>[] | undefined, time: number): Known<T> | null {
