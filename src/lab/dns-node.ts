@@ -1,14 +1,11 @@
-import { readFileSync } from 'node:fs';
-import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { SkbwhyError } from '../event/errors.js';
-import { monotonic, type LookupMeasurement, type LookupPlan, type Volley } from './dns-client.js';
 import type { DnsServer } from './dns-server.js';
-import type { ClientResult } from './lab.js';
+import type { ClientResult, RunningLab } from './lab.js';
 import { Namespaces, type Cable } from './namespaces.js';
+import { startProgram } from './programs.js';
+import type { Setting } from './settings.js';
 import { sysctls } from './vxlan.js';
 
-const CLIENT = fileURLToPath(new URL('./dns-client.js', import.meta.url));
 const SERVER = fileURLToPath(new URL('./dns-server.js', import.meta.url));
 
 /** The cluster's DNS Service, and the pods behind it. */
@@ -146,197 +143,46 @@ export async function startDnsServer(
   role: string,
   server: DnsServer,
 ): Promise<void> {
-  const child = namespaces.spawn(role, [process.execPath, SERVER, JSON.stringify(server)], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    detached: true,
-  });
-  child.stdin?.on('error', () => undefined);
-  await new Promise<void>((resolve, reject) => {
-    child.stdout?.once('data', () => resolve());
-    child.once('error', reject);
-    child.once('close', () =>
-      reject(new SkbwhyError('lab-failed', `DNS server in namespace '${role}': it ended at once`)),
-    );
-  });
+  const command = [process.execPath, SERVER, JSON.stringify(server)];
+  await startProgram(namespaces, role, 'DNS server', command);
 }
 
-/**
- * The first two CPUs that this process may use: a race needs two.
- * Throws `lab-failed` where there is one only.
- */
-export function twoCpus(): [number, number] {
-  const status = readFileSync('/proc/self/status', 'latin1');
-  const list = /^Cpus_allowed_list:\s*(\S+)/m.exec(status)?.[1] ?? '0';
-  const cpus = list.split(',').flatMap((range) => {
-    const [from = 0, to = from] = range.split('-').map(Number);
-    return Array.from({ length: Math.min(to - from + 1, 2) }, (_, i) => from + i);
-  });
-  const [one, two] = cpus;
-  if (one === undefined || two === undefined)
-    throw new SkbwhyError('lab-failed', 'a race needs two CPUs, and this machine lets us use one');
-  return [one, two];
-}
-
-/** A stub resolver in a pod, on a CPU of its own, that sends lookups at the moment it is told. */
-export class DnsClient {
-  readonly #lines: AsyncIterator<string>;
-
-  private constructor(
-    readonly role: string,
-    private readonly child: ReturnType<Namespaces['spawn']>,
-    lines: Interface,
-  ) {
-    this.#lines = lines[Symbol.asyncIterator]();
-  }
-
-  /**
-   * @param cpu where it runs; anywhere if not told
-   * @param otherCpu a second process there sends the second query of each lookup
-   */
-  static start(namespaces: Namespaces, role: string, cpu?: number, otherCpu?: number): DnsClient {
-    const pin = cpu === undefined ? [] : ['taskset', '-c', String(cpu)];
-    const command = [...pin, process.execPath, CLIENT];
-    if (otherCpu !== undefined) command.push(String(otherCpu));
-    const child = namespaces.spawn(role, command, {
-      stdio: ['pipe', 'pipe', 'inherit'],
-      detached: true,
-    });
-    child.stdin?.on('error', () => undefined);
-    return new DnsClient(role, child, createInterface({ input: child.stdout! }));
-  }
-
-  /** Opens a volley's sockets; resolves when `begin` may come. */
-  async prepare(volley: Volley): Promise<void> {
-    this.child.stdin?.write(`${JSON.stringify(volley)}\n`);
-    await this.#line();
-  }
-
-  /** @param at CLOCK_MONOTONIC, ns */
-  begin(at: number): void {
-    this.child.stdin?.write(`${at}\n`);
-  }
-
-  /** What became of the volley's lookups, in their order. */
-  async measured(volley: Volley): Promise<LookupMeasurement[]> {
-    const all: LookupMeasurement[] = [];
-    while (all.length < volley.lookups.length)
-      all.push(JSON.parse(await this.#line()) as LookupMeasurement);
-    return all.sort((a, b) => a.index - b.index);
-  }
-
-  stop(): void {
-    this.child.stdin?.end();
-  }
-
-  async #line(): Promise<string> {
-    const line = await this.#lines.next();
-    if (line.done)
-      throw new SkbwhyError('lab-failed', `the client in namespace '${this.role}' ended too early`);
-    return line.value;
-  }
-}
-
-/** How a race is provoked. */
-export interface Race {
-  /** tries until the node's counters show that it happened; then it is over */
-  tries: number;
-  repeatMs: number;
-  timeoutMs: number;
-  /** what client `client` (from 0) asks for in try `n` */
-  plan(client: number, n: number): LookupPlan;
-  /** conntrack counters of which one rises when it happened */
-  counters: readonly ('insert_failed' | 'drop' | 'clash_resolve')[];
-  /** how far they must rise together; 1 if not told */
-  times?: number;
-}
-
-/** Tries in one volley: after each the counters are read. */
-const VOLLEY = 32;
-/** From one try to the next, µs. */
-const GAP_US = 1000;
-/** From the order to begin to the first query, ns. */
-const LEAD = 20e6;
-
-/**
- * Lets clients begin their lookups at the same moments until the race has happened; resolves with the
- * lookups that were slow or failed, and one result that stands for the others.
- */
-export async function provoke(
+/** The lab in such namespaces, all of which but the server's are traced; commands run in the first pod. */
+export function dnsLab(
   namespaces: Namespaces,
-  clients: readonly DnsClient[],
-  race: Race,
-  signal?: AbortSignal,
-): Promise<ClientResult[]> {
-  const results: ClientResult[] = [];
-  let healthy = 0;
-  let tries = 0;
-  const startedAt = new Date().toISOString();
-  const stop = () => clients.forEach((client) => client.stop());
-  signal?.addEventListener('abort', stop, { once: true });
-  const before = await conntrackCounters(namespaces, race.counters);
-  try {
-    for (let happened = false; !happened && tries < race.tries && !signal?.aborted;) {
-      const numbers = Array.from({ length: Math.min(VOLLEY, race.tries - tries) }, () => tries++);
-      const volleys = clients.map((_, client): Volley => ({
-        server: SERVICE,
-        lookups: numbers.map((n) => race.plan(client, n)),
-        gapUs: GAP_US,
-        repeatMs: race.repeatMs,
-        timeoutMs: race.timeoutMs,
-      }));
-      await Promise.all(clients.map((client, i) => client.prepare(volleys[i]!)));
-      const at = monotonic() + LEAD;
-      for (const client of clients) client.begin(at);
-      const measured = await Promise.all(clients.map((client, i) => client.measured(volleys[i]!)));
-      for (const [i, client] of clients.entries())
-        for (const m of measured[i]!) {
-          if (m.ms !== null && m.sent === volleys[i]!.lookups[m.index]!.types.length) healthy++;
-          else results.push(resultOf(client.role, m));
-        }
-      happened = (await conntrackCounters(namespaces, race.counters)) >= before + (race.times ?? 1);
-    }
-  } catch (error) {
-    if (!signal?.aborted) throw error;
-  } finally {
-    signal?.removeEventListener('abort', stop);
-    stop();
-  }
-  results.push({
-    client: clients.map(({ role }) => role).join(', '),
-    purpose: `others (${healthy} lookups, ${tries} tries)`,
-    target: `${SERVICE.address}:${SERVICE.port}`,
-    source: null,
-    protocol: 'udp',
-    ok: !signal?.aborted,
-    connectMs: null,
-    error: signal?.aborted ? 'aborted' : null,
-    startedAt,
-  });
-  return results;
-}
-
-function resultOf(role: string, m: LookupMeasurement): ClientResult {
+  run: (signal?: AbortSignal) => Promise<ClientResult[]>,
+): RunningLab {
+  const { names } = namespaces;
+  const service = `${SERVICE.address}:${SERVICE.port}`;
   return {
-    client: role,
-    purpose: 'lookup',
-    target: `${SERVICE.address}:${SERVICE.port}`,
-    source: `${podAddress(role === 'client' ? 1 : 2)}:${m.source}`,
-    protocol: 'udp',
-    ok: m.ms !== null,
-    connectMs: m.ms,
-    error: m.ms === null ? 'timeout' : null,
-    startedAt: m.startedAt,
+    namespaces: names,
+    node: names['node'] ?? '',
+    traced: Object.keys(names).flatMap((role) => (role === 'server' ? [] : (names[role] ?? []))),
+    run,
+    exec: (command, options) =>
+      namespaces.exec('client', command, { SKBWHY_SERVICE: service }, options),
+    keep: () => namespaces.keep(),
+    down: () => namespaces.remove(),
   };
 }
 
-/** Counters of conntrack in the node's namespace, all of them and all CPUs together (conntrack -S). */
-async function conntrackCounters(
-  namespaces: Namespaces,
-  names: readonly string[],
-): Promise<number> {
-  const text = await namespaces.script('node', 'conntrack -S');
-  return [...text.matchAll(/\b(\w+)=(\d+)/g)].reduce(
-    (sum, [, name = '', value]) => sum + (names.includes(name) ? Number(value) : 0),
-    0,
-  );
-}
+/** Settings that labs of lookups have in common. */
+export const REPEAT_AFTER = {
+  key: 'repeatAfter',
+  kind: 'number',
+  unit: 's',
+  fraction: true,
+  default: 2.5,
+  range: [0.1, 30],
+  help: 'when a client repeats a query without an answer; musl: 2.5, glibc: 5',
+} as const satisfies Setting;
+
+export const TIMEOUT = {
+  key: 'timeout',
+  kind: 'number',
+  unit: 's',
+  fraction: true,
+  default: 15,
+  range: [0.1, 600],
+  help: 'how long a client waits for its answer',
+} as const satisfies Setting;

@@ -1,60 +1,6 @@
-import { TYPE_A, TYPE_AAAA } from '../../lab/dns-message.js';
-import {
-  BACKENDS,
-  createDnsNode,
-  DnsClient,
-  provoke,
-  SERVICE,
-  twoCpus,
-} from '../../lab/dns-node.js';
-import { defineLab, type RunningLab } from '../../lab/lab.js';
-import type { SettingsOf } from '../../lab/settings.js';
-
-const SETTINGS = [
-  {
-    key: 'delay',
-    kind: 'number',
-    unit: 's',
-    fraction: true,
-    default: 1.3,
-    range: [0.01, 30],
-    help: 'how long the server takes for the answers to a lookup whose queries went to two backends',
-  },
-  {
-    key: 'masquerade',
-    kind: 'boolean',
-    default: true,
-    help: 'the queries are masqueraded: late answers end on the node, else they reach the client from the backend’s own address',
-  },
-  {
-    key: 'repeatAfter',
-    kind: 'number',
-    unit: 's',
-    fraction: true,
-    default: 2.5,
-    range: [0.1, 30],
-    help: 'when the client repeats a query without an answer; musl: 2.5, glibc: 5',
-  },
-  {
-    key: 'tries',
-    kind: 'number',
-    default: 2000,
-    range: [1, 20000],
-    help: 'how often A and AAAA are asked at the same moment until their entries clash',
-  },
-  {
-    key: 'timeout',
-    kind: 'number',
-    unit: 's',
-    fraction: true,
-    default: 15,
-    range: [0.1, 600],
-    help: 'how long the client waits for its answers',
-  },
-] as const;
-
-/** The second query leaves earlier or later than the first by up to so much, µs. */
-const SKEW_US = 20;
+import { BACKENDS, createDnsNode, dnsLab, REPEAT_AFTER, TIMEOUT } from '../../lab/dns-node.js';
+import { defineLab } from '../../lab/lab.js';
+import { provokeClash, TRIES } from '../../lab/race.js';
 
 /**
  * A pod sends A and AAAA from one socket on two CPUs; the DNS Service has two backends, and each query
@@ -64,59 +10,41 @@ export const lab = defineLab({
   name: 'conntrack-late-answer',
   title:
     'A and AAAA clash in conntrack, and the answer to one comes after the second its entry lives',
-  settings: SETTINGS,
-  up,
-});
-
-async function up(
-  settings: SettingsOf<typeof SETTINGS>,
-  signal?: AbortSignal,
-): Promise<RunningLab> {
-  const [cpu, other] = twoCpus();
-  const namespaces = await createDnsNode(
+  settings: [
     {
-      pods: 1,
-      backends: 2,
-      delayMs: settings.delay * 1000,
-      delayed: 'divided',
-      rules: settings.masquerade
-        ? BACKENDS.map((address) => `-A POSTROUTING -d ${address}/32 -p udp -m udp -j MASQUERADE`)
-        : [],
+      key: 'delay',
+      kind: 'number',
+      unit: 's',
+      fraction: true,
+      default: 1.3,
+      range: [0.01, 30],
+      help: 'how long the server takes for the answers to a lookup whose queries went to two backends',
     },
-    signal,
-  );
-  const { names } = namespaces;
-  return {
-    namespaces: names,
-    node: names['node'] ?? '',
-    traced: ['node', 'client'].map((role) => names[role] ?? ''),
-    run: (runSignal) =>
-      provoke(
-        namespaces,
-        [DnsClient.start(namespaces, 'client', cpu, other)],
-        {
-          tries: settings.tries,
-          repeatMs: settings.repeatAfter * 1000,
-          timeoutMs: settings.timeout * 1000,
-          counters: ['clash_resolve'],
-          plan: (_, n) => ({
-            name: `try-${n}.example.com`,
-            types: [TYPE_A, TYPE_AAAA],
-            sourcePort: 0,
-            skewUs: SKEW_US,
-            otherSkewUs: (n * 7) % (2 * SKEW_US + 1),
-          }),
-        },
-        runSignal,
-      ),
-    exec: (command, options) =>
-      namespaces.exec(
-        'client',
-        command,
-        { SKBWHY_SERVICE: `${SERVICE.address}:${SERVICE.port}` },
-        options,
-      ),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
-}
+    {
+      key: 'masquerade',
+      kind: 'boolean',
+      default: true,
+      help: 'the queries are masqueraded: late answers end on the node, else they reach the client from the backend’s own address',
+    },
+    REPEAT_AFTER,
+    TRIES,
+    TIMEOUT,
+  ],
+  async up({ delay, masquerade, ...race }, signal) {
+    const namespaces = await createDnsNode(
+      {
+        pods: 1,
+        backends: 2,
+        delayMs: delay * 1000,
+        delayed: 'divided',
+        rules: masquerade
+          ? BACKENDS.map((address) => `-A POSTROUTING -d ${address}/32 -p udp -m udp -j MASQUERADE`)
+          : [],
+      },
+      signal,
+    );
+    return dnsLab(namespaces, (runSignal) =>
+      provokeClash(namespaces, { ...race, counters: ['clash_resolve'] }, runSignal),
+    );
+  },
+});

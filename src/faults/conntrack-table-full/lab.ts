@@ -1,9 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { lowerConntrackLimit } from '../../lab/conntrack-limit.js';
 import { TYPE_A } from '../../lab/dns-message.js';
-import { BACKENDS, createDnsNode, DnsClient, provoke, SERVICE } from '../../lab/dns-node.js';
+import {
+  BACKENDS,
+  createDnsNode,
+  dnsLab,
+  REPEAT_AFTER,
+  SERVICE,
+  TIMEOUT,
+} from '../../lab/dns-node.js';
 import { hold, startServer } from '../../lab/endpoints.js';
 import { defineLab, type RunningLab } from '../../lab/lab.js';
+import { provoke, TimedClient } from '../../lab/race.js';
 import type { SettingsOf } from '../../lab/settings.js';
 
 const SERVER_PORT = 8080;
@@ -29,24 +37,9 @@ const SETTINGS = [
     range: [0, 200000],
     help: 'connections that another pod holds meanwhile; default: a few more than the limit',
   },
-  {
-    key: 'repeatAfter',
-    kind: 'number',
-    unit: 's',
-    fraction: true,
-    default: 2.5,
-    range: [1, 30],
-    help: 'when the client repeats a query without an answer; musl: 2.5, glibc: 5',
-  },
-  {
-    key: 'timeout',
-    kind: 'number',
-    unit: 's',
-    fraction: true,
-    default: 15,
-    range: [0.1, 600],
-    help: 'how long the client waits for its answer',
-  },
+  // longer than the limit is low
+  { ...REPEAT_AFTER, range: [1, 30] },
+  TIMEOUT,
 ] as const;
 
 /**
@@ -74,58 +67,41 @@ async function up(
     },
     signal,
   );
-  const { names } = namespaces;
-  const node = names['node'] ?? '';
+  const node = namespaces.names['node'] ?? '';
   try {
     await startServer(namespaces, 'server', { sink: SERVER_PORT });
   } catch (error) {
     await namespaces.remove();
     throw error;
   }
-  return {
-    namespaces: names,
-    node,
-    traced: [node, names['client'] ?? '', names['client2'] ?? ''],
-    async run(runSignal) {
-      const held = settings.held ?? settings.limit + MORE;
-      const client = DnsClient.start(namespaces, 'client');
-      const holder = await hold(namespaces, 'client2', BACKENDS[0], SERVER_PORT, held);
-      const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + AFTER, node);
-      try {
-        // an interruption is for provoke() to tell
-        await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {}).catch(
-          () => undefined,
-        );
-        return await provoke(
-          namespaces,
-          [client],
-          {
-            tries: 1,
+  return dnsLab(namespaces, async (runSignal) => {
+    const held = settings.held ?? settings.limit + MORE;
+    const client = TimedClient.ofLookups(namespaces, 1);
+    const holder = await hold(namespaces, 'client2', BACKENDS[0], SERVER_PORT, held);
+    const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + AFTER, node);
+    try {
+      // an interruption is for provoke() to tell
+      await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {}).catch(
+        () => undefined,
+      );
+      return await provoke(
+        namespaces,
+        [client],
+        {
+          volley: {
+            server: SERVICE,
             repeatMs: settings.repeatAfter * 1000,
             timeoutMs: settings.timeout * 1000,
-            counters: ['drop'],
-            plan: () => ({
-              name: 'www.example.com',
-              types: [TYPE_A],
-              sourcePort: 0,
-              skewUs: 0,
-            }),
           },
-          runSignal,
-        );
-      } finally {
-        holder.stdin?.end();
-        await restored;
-      }
-    },
-    exec: (command, options) =>
-      namespaces.exec(
-        'client',
-        command,
-        { SKBWHY_SERVICE: `${SERVICE.address}:${SERVICE.port}` },
-        options,
-      ),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
+          tries: 1,
+          counters: ['drop'],
+          plan: () => ({ name: 'www.example.com', types: [TYPE_A], sourcePort: 0, skewUs: 0 }),
+        },
+        runSignal,
+      );
+    } finally {
+      holder.stdin?.end();
+      await restored;
+    }
+  });
 }
