@@ -154,6 +154,20 @@ export interface DroppingRule extends NatRule {
   when: RuleCondition[];
 }
 
+/** A rule that translates the sources of new flows, with one way to it. */
+export interface SourceNatRule extends NatRule {
+  hook: 'postrouting';
+  /** of the base chain that leads to it */
+  priority: number;
+  /** every flow gets a port at random (--random, --random-fully); else it keeps its own while that is free */
+  random: boolean;
+  /** the only ports it may choose; null: all of the same class as the client's (below 512, 1024, 65536) */
+  ports: [number, number] | null;
+  /** as of a DroppingRule */
+  skippable?: true;
+  when: RuleCondition[];
+}
+
 /** What a namespace's rules do with packets that leave through a tunnel; see host/rules. */
 export interface RulesFact {
   fact: 'rules';
@@ -175,6 +189,8 @@ export interface RulesFact {
   spared: NoSnatPath[];
   /** rules that drop or reject, in the order in which packets come to them; absent in sessions of before */
   dropping?: DroppingRule[];
+  /** rules of POSTROUTING that translate sources, in the order in which packets come to them; absent in sessions of before */
+  translating?: SourceNatRule[];
   /** addresses that destination NAT leads to; absent: not read, or too many to keep */
   destinations?: string[];
   /** rules that are there and could not be read, one line each */

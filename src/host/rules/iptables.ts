@@ -116,6 +116,7 @@ class SavedRule implements Rule {
   readonly targets: readonly string[];
   readonly marks: boolean;
   readonly drops: boolean;
+  readonly translates: boolean;
   private parsed: Step[] | undefined;
 
   constructor(
@@ -128,6 +129,7 @@ class SavedRule implements Rule {
     this.targets = table.chains.has(target) ? [target] : [];
     this.marks = target === 'MARK' || target === 'CONNMARK';
     this.drops = target === 'DROP' || target === 'REJECT';
+    this.translates = target === 'MASQUERADE' || target === 'SNAT' || target === 'NETMAP';
   }
 
   get steps(): readonly Step[] {

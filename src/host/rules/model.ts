@@ -34,6 +34,8 @@ export interface Rule {
   readonly marks: boolean;
   /** it may drop or reject a packet */
   readonly drops: boolean;
+  /** it may translate a packet's source */
+  readonly translates: boolean;
 }
 
 export type Step = Match | Action;

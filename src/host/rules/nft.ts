@@ -75,6 +75,7 @@ export function parseNft(json: string, text: string, skip: ReadonlySet<string>):
       marks: actions.some((action) => action.do === 'mark' || action.do === 'mark-unknown'),
       // a verdict map may drop too
       drops: /"(drop|reject)":/.test(JSON.stringify(expressions)),
+      translates: actions.some((action) => action.do === 'snat'),
     });
   }
   return [...tables.values()];

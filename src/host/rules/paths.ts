@@ -367,8 +367,9 @@ function clearingAt(
     const clear: Action = { do: 'mark', and: ~mark >>> 0, xor: 0 };
     const at = rule.steps.findIndex((step) => !isMatch(step) && step.do === 'snat');
     const { text, handle, targets, steps } = rule;
-    const { drops } = rule;
-    return { text, handle, targets, marks: true, drops, steps: steps.toSpliced(at, 0, clear) };
+    const { drops, translates } = rule;
+    const cleared = steps.toSpliced(at, 0, clear);
+    return { text, handle, targets, marks: true, drops, translates, steps: cleared };
   };
   const places = new Set(
     paths.flatMap(({ first, second }) => [first, second].map((rule) => rule?.chain)),

@@ -6,6 +6,7 @@ import type { Table } from './model.js';
 import { parseNft } from './nft.js';
 import { droppingRules } from './dropping.js';
 import { judge, type TunnelEnd } from './paths.js';
+import { sourceNatRules } from './translating.js';
 
 /**
  * Script for readSections; $1 is `nft` where nf_tables is in the kernel. It loads no module: legacy
@@ -108,6 +109,7 @@ export async function rulesFact(
     digest,
     ...judge(tables, tunnels),
     dropping,
+    translating: sourceNatRules(tables),
     ...(destinations.length <= MAX_DESTINATIONS ? { destinations } : {}),
     unread,
   };
