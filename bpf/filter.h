@@ -96,16 +96,13 @@ static __always_inline void keep_tcp(struct packet *packet, const __u8 *tcp, __u
 		packet->headers = start + header;
 }
 
-/* An ICMP error quotes the packet it is about: its IP header and 8 bytes (RFC 792) or more. */
+/* An ICMP error quotes the packet it is about: its IP header and 8 bytes (RFC 792), or more. Of a TCP
+ * segment cut shorter than its header, the filter does not know; what there is of it is kept. */
 static __always_inline void keep_quoted(struct packet *packet, __u32 start)
 {
-	packet->thin = 1;
-	if (!read_layer(&packet->inner, packet, start)) {
-		packet->headers = start;
-		return;
-	}
-	packet->quotes = 1;
-	packet->headers = packet->inner.transport + 8;
+	packet->quotes = read_layer(&packet->inner, packet, start);
+	packet->headers = start + (packet->quotes ? packet->inner.transport - start : 40) +
+			  (packet->inner.protocol == PROTOCOL_TCP ? TRANSPORT_BYTES : 8);
 }
 
 /*

@@ -5,8 +5,10 @@
  * demand. Bytes start at the network header and hold headers only (see bpf/event.h).
  */
 
+export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
+export const IPPROTO_ICMPV6 = 58;
 
 export const TCP_FIN = 1;
 export const TCP_SYN = 2;
@@ -31,13 +33,15 @@ export class Layer {
   dport = 0;
   /** TCP flags; 0 for others */
   flags = 0;
+  /** ICMP header, −1 for others and when not captured */
+  icmp = -1;
 
   /** @internal */
   parse(bytes: Buffer, at: number, end: number): boolean {
     this.version = 0;
     this.protocol = 0;
     this.l3 = at;
-    this.l4 = -1;
+    this.l4 = this.icmp = -1;
     this.sport = this.dport = this.flags = 0;
     if (end - at < 20) return false;
     const version = bytes[at]! >> 4;
@@ -70,7 +74,11 @@ export class Layer {
       this.sport = (bytes[l4]! << 8) | bytes[l4 + 1]!;
       this.dport = (bytes[l4 + 2]! << 8) | bytes[l4 + 3]!;
       if (this.protocol === IPPROTO_TCP && l4 + 14 <= end) this.flags = bytes[l4 + 13]!;
-    }
+    } else if (
+      (this.protocol === IPPROTO_ICMP || this.protocol === IPPROTO_ICMPV6) &&
+      l4 + 8 <= end
+    )
+      this.icmp = l4;
     return true;
   }
 
@@ -131,10 +139,12 @@ export interface Endpoint {
   port: number;
 }
 
-/** Outer and, for a tunnel packet, inner headers of one event. */
+/** Outer and, for a tunnel packet, inner headers of one event, and what an ICMP error quotes. */
 export class Headers {
   readonly outer = new Layer();
   readonly inner = new Layer();
+  /** the packet that an ICMP error is about, as far as it is quoted; version 0: it is no error */
+  readonly quoted = new Layer();
   /** tunnel header, −1 when the packet is no tunnel packet */
   tunnel = -1;
   /** VXLAN or Geneve network identifier */
@@ -153,12 +163,19 @@ export class Headers {
   parse(bytes: Buffer, at: number, length: number, isTunnel: boolean): boolean {
     const end = at + length;
     this.tunnel = -1;
-    this.inner.version = 0;
-    this.inner.l4 = -1;
+    this.inner.version = this.quoted.version = 0;
+    this.inner.l4 = this.inner.icmp = this.quoted.l4 = -1;
     if (!this.outer.parse(bytes, at, end)) return false;
-    if (!isTunnel || this.outer.l4 < 0 || this.outer.protocol !== IPPROTO_UDP) return true;
+    if (isTunnel && this.outer.l4 >= 0 && this.outer.protocol === IPPROTO_UDP)
+      this.parseTunnel(bytes, end);
+    const { icmp, version } = this.flow;
+    if (icmp >= 0 && isIcmpError(version, bytes[icmp]!)) this.quoted.parse(bytes, icmp + 8, end);
+    return true;
+  }
+
+  private parseTunnel(bytes: Buffer, end: number): void {
     const header = this.outer.l4 + 8;
-    if (header + 8 > end) return true;
+    if (header + 8 > end) return;
     this.tunnel = header;
     this.vni = bytes.readUIntBE(header + 4, 3);
     // VXLAN (RFC 7348): the I flag alone in the first byte. Geneve (RFC 8926): version 0, option
@@ -166,7 +183,7 @@ export class Headers {
     const geneve =
       bytes[header] !== 8 && bytes.readUInt16BE(header + 2) === ETHERTYPE_TRANSPARENT_BRIDGING;
     let type = header + 8 + (geneve ? (bytes[header]! & 0x3f) * 4 : 0) + 12;
-    if (type + 2 > end) return true;
+    if (type + 2 > end) return;
     let ethertype = bytes.readUInt16BE(type);
     if (ethertype === ETHERTYPE_VLAN && type + 6 <= end) {
       type += 4;
@@ -174,8 +191,12 @@ export class Headers {
     }
     if (ethertype === ETHERTYPE_IPV4 || ethertype === ETHERTYPE_IPV6)
       this.inner.parse(bytes, type + 2, end);
-    return true;
   }
+}
+
+/** Does an ICMP message of that type report an error about a packet that it quotes (RFC 792, RFC 4443)? */
+function isIcmpError(version: number, type: number): boolean {
+  return version === 4 ? type === 3 || type === 11 || type === 12 : type >= 1 && type <= 4;
 }
 
 /** `struct tuple` at `at` as a string key: equal to the `Layer.key` of a packet of that flow. */

@@ -66,6 +66,7 @@ export const EVENT_FLAGS = [
   'FOLLOWED',
   'UNREADABLE',
   'TUNNEL',
+  'THINNED',
 ] as const;
 
 /** The names of the bits set in `value`; a bit without a name is left out. */

@@ -76,6 +76,8 @@ export interface Upstream {
 /** A known cause: looks at one exchange and says whether it explains it. */
 export interface Diagnoser {
   readonly verdict: string;
+  /** kinds of exchange that it knows about; connects and lookups if not told */
+  readonly kinds?: readonly Subject['kind'][];
   /** null: not this; called again when more is known */
   diagnose(exchange: Case): Diagnosis | null;
 }

@@ -19,6 +19,7 @@ import { Line } from './line.js';
 import type { Observation } from './observation.js';
 import { DnsLookups, Lookup } from './dns-lookups.js';
 import { TcpConnects } from './tcp-connects.js';
+import { TcpTransfers } from './tcp-transfers.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 import { unexplained } from './unexplained.js';
 import { World } from './world.js';
@@ -45,6 +46,11 @@ const MAX_KEPT = 1000;
 const MAX_LOSSES = 4096;
 
 const EVENT_TUNNEL = 32;
+const EVENT_THINNED = 64;
+/** TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV (include/net/tcp_states.h): before a connection stands */
+const OPENING: ReadonlySet<number> = new Set([2, 3, 7, 10, 12]);
+/** what a diagnosis knows about, unless it says so */
+const MOST_KINDS: readonly Subject['kind'][] = ['tcp-connect', 'dns-lookup'];
 const DNS_PORT = 53;
 
 interface Source {
@@ -102,6 +108,7 @@ export class Explainer implements Registry {
   private readonly pace = new JudgementPace();
   private readonly slowMs: number;
   private readonly tcp: TcpConnects;
+  private readonly transfers: TcpTransfers;
   private readonly dns: DnsLookups;
   private readonly published = new Map<string, Published>();
   /** findings whose counters may not have been sampled since, by id: the end of the exchange */
@@ -127,6 +134,7 @@ export class Explainer implements Registry {
     this.slowMs = options.slowMs ?? 500;
     this.held = new HeldExchanges(options.maxExchanges ?? MAX_EXCHANGES);
     this.tcp = new TcpConnects(this, this.slowMs);
+    this.transfers = new TcpTransfers(this, this.slowMs);
     this.dns = new DnsLookups(this, this.slowMs);
     const list: readonly SessionHeader[] = Array.isArray(headers) ? headers : [headers];
     const byBoot = new Map<string, Pick<Source, 'world' | 'entries' | 'owners'>>();
@@ -266,6 +274,7 @@ export class Explainer implements Registry {
       this.reconsider(time);
     } else if (fact.fact === 'tick') {
       this.tcp.expire(time);
+      this.transfers.expire(time);
       this.dns.expire(time);
       this.recount(time);
     } else source.world.learn(fact, time, { session: source.id, seq: cursor.seq });
@@ -273,21 +282,24 @@ export class Explainer implements Registry {
 
   private event(cursor: Cursor, session: number, time: number): void {
     const { point } = cursor;
-    if (point === Point['socket.state']) this.tcp.socketState(cursor, session, time);
-    else if (point === Point['tcp.retransmit']) this.tcp.retransmit(cursor, session, time);
-    else this.packet(cursor, session, time, point);
+    if (point === Point['socket.state'] || point === Point['tcp.retransmit']) {
+      const tracker = OPENING.has(cursor.u8(AT.old_state)) ? this.tcp : this.transfers;
+      if (point === Point['socket.state']) tracker.socketState(cursor, session, time);
+      else tracker.retransmit(cursor, session, time);
+    } else this.packet(cursor, session, time, point);
   }
 
   private packet(cursor: Cursor, session: number, time: number, point: number): void {
     const { headers } = this;
     const tunnel = (cursor.flags & EVENT_TUNNEL) !== 0;
     if (!headers.parse(cursor.bytes, cursor.base + AT.packet, cursor.packetLength, tunnel)) return;
-    const { flow } = headers;
-    if (flow.l4 < 0) return;
+    const { flow, quoted } = headers;
+    if (flow.l4 < 0 && quoted.l4 < 0) return;
     if (!tunnel) this.sources[session]!.entries.see(cursor, session, time);
+    const seen: Seen = { cursor, headers, session, time, point, tunnel };
+    if ((cursor.flags & EVENT_THINNED) !== 0) return this.transfers.packet(seen);
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
-    const seen: Seen = { cursor, headers, session, time, point, tunnel };
     tracker?.packet(seen);
     if (tracker === this.tcp && (flow.dport === DNS_PORT || flow.sport === DNS_PORT))
       this.dns.retried(seen);
@@ -369,6 +381,7 @@ export class Explainer implements Registry {
   private diagnose(exchange: Exchange, view: Case): boolean {
     let found = false;
     for (const diagnoser of this.diagnosers) {
+      if (!(diagnoser.kinds ?? MOST_KINDS).includes(view.kind)) continue;
       const diagnosis = diagnoser.diagnose(view);
       if (!diagnosis) continue;
       found = true;

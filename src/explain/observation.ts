@@ -82,6 +82,10 @@ export class Observation {
   get location(): string {
     return `0x${this.record.readBigUInt64LE(AT.location).toString(16)}`;
   }
+  /** of the whole packet, bytes, as skb->len has it: of a GSO packet all its segments */
+  get length(): number {
+    return this.record.readUInt32LE(AT.length);
+  }
   get ipSummed(): number {
     return this.record[AT.ip_summed]!;
   }
@@ -123,6 +127,22 @@ export class Observation {
       flow.protocol === IPPROTO_UDP && flow.l4 >= 0
         ? readDns(this.record, flow.l4 + 8, AT.packet + this.record[AT.packet_length]!)
         : null);
+  }
+
+  /** type and code of an ICMP error, and the MTU that Fragmentation Needed (RFC 1191) or Packet Too Big (RFC 4443) tells; null for others */
+  get icmpError(): { type: number; code: number; mtu: number | null } | null {
+    const { flow, quoted } = this.headers;
+    if (quoted.version === 0) return null;
+    const at = flow.icmp;
+    const type = this.record[at]!;
+    const code = this.record[at + 1]!;
+    const mtu =
+      flow.version === 4 && type === 3 && code === 4
+        ? this.record.readUInt16BE(at + 6)
+        : flow.version === 6 && type === 2
+          ? this.record.readUInt32BE(at + 4)
+          : null;
+    return { type, code, mtu };
   }
 
   get ct(): Conntrack | null {

@@ -1,6 +1,8 @@
 import { expectedOuterChecksum } from '../event/checksum.js';
 import { AT, type Cursor } from '../event/cursor.js';
 import {
+  IPPROTO_ICMP,
+  IPPROTO_ICMPV6,
   IPPROTO_TCP,
   IPPROTO_UDP,
   keyEndpoints,
@@ -63,6 +65,10 @@ export interface EventRow {
   /** what a tunnel packet carries */
   inner: LayerRow | null;
   vni: number | null;
+  /** an ICMP error, and the packet that it is about */
+  icmp: { type: number; code: number; mtu: number | null; quoted: LayerRow } | null;
+  /** how many like it were not recorded since the last one; null where all are */
+  leftOut: number | null;
   checksum: ChecksumRow | null;
   conntrack: ConntrackRow | null;
   /** mark.set, nat.*: values before the hook's chains ran */
@@ -148,6 +154,12 @@ export interface SocketRow {
   txrehash: number | null;
 }
 
+const PROTOCOLS: ReadonlyMap<number, string> = new Map([
+  [IPPROTO_ICMP, 'icmp'],
+  [IPPROTO_TCP, 'tcp'],
+  [IPPROTO_UDP, 'udp'],
+  [IPPROTO_ICMPV6, 'icmp6'],
+]);
 const NO_HOOK = 255;
 const NO_CSUM_START = 65535;
 const UNKNOWN = 0xffffffff;
@@ -167,6 +179,7 @@ export function eventRow(
   const isSocket = point === 'socket.state' || point === 'tcp.retransmit';
   const isBefore = point === 'mark.set' || point === 'nat.setup' || point === 'nat.rewrite';
   const captured = isSocket ? 0 : record[AT.packet_length]!;
+  const flags = bitNames(EVENT_FLAGS, record[AT.flags]!);
   const { outer, inner, tunnel } = o.headers;
   const hasPacket = captured > 0 && outer.version !== 0;
   return {
@@ -189,12 +202,14 @@ export function eventRow(
     mark: o.mark,
     hash: o.hash,
     sockHash: o.sockHash,
-    flags: bitNames(EVENT_FLAGS, record[AT.flags]!),
+    flags,
     length: captured > 0 ? Math.max(ipLength(record, captured) ?? 0, captured) : null,
     captured: captured > 0 ? captured : null,
     outer: hasPacket ? layerRow(outer, record) : null,
     inner: hasPacket && tunnel >= 0 && inner.version ? layerRow(inner, record) : null,
     vni: hasPacket && tunnel >= 0 ? o.headers.vni : null,
+    icmp: o.icmpError ? { ...o.icmpError, quoted: layerRow(o.headers.quoted, record) } : null,
+    leftOut: flags.includes('THINNED') ? record.readUInt16LE(AT.left_out) : null,
     checksum: hasPacket ? checksumRow(o) : null,
     conntrack: conntrackRow(o),
     before: isBefore
@@ -359,7 +374,7 @@ function ends(source: Endpoint, destination: Endpoint): Omit<TupleRow, 'protocol
 }
 
 function protocolName(protocol: number): string {
-  return protocol === IPPROTO_TCP ? 'tcp' : protocol === IPPROTO_UDP ? 'udp' : String(protocol);
+  return PROTOCOLS.get(protocol) ?? String(protocol);
 }
 
 function address(record: Buffer, at: number): string | null {

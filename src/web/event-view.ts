@@ -82,6 +82,22 @@ function flowParts(row: EventRow): Child[] {
       layer(outer, row.length, ports),
     ),
     inner && part('Inner packet', layer(inner, null, null)),
+    ...errorParts(row),
+  ];
+}
+
+function errorParts({ icmp }: EventRow): Child[] {
+  if (!icmp) return [];
+  const { type, code, mtu, quoted } = icmp;
+  return [
+    part(
+      'ICMP error',
+      pairs(
+        ['type and code', `${type}, ${code}`],
+        mtu === null ? null : ['what fits', `${mtu} bytes`],
+      ),
+    ),
+    part('The packet that it is about', layer(quoted, null, null)),
   ];
 }
 

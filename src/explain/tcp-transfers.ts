@@ -1,0 +1,154 @@
+import { AT, type Cursor } from '../event/cursor.js';
+import {
+  IPPROTO_TCP,
+  reverseKey,
+  TCP_RST,
+  TCP_SYN,
+  tupleKey,
+  type Layer,
+} from '../event/headers.js';
+import { Exchange } from './exchange.js';
+import type { Registry, Seen, Tracker } from './tracker.js';
+
+/** Longer than a first retransmission timeout takes (RTO_MAX aside), ns. */
+const PATIENCE = 3e9;
+/** A retransmission is late by so much at most, ns. */
+const MARGIN = 1e9;
+
+/** Data of a connection that does not get through: from its first loss until it moves on. */
+class Transfer extends Exchange {
+  /** events that tell of a loss on its way: a drop, an ICMP error */
+  losses = 0;
+
+  constructor(
+    /** sequence number of the first segment that is missing */
+    public seq: number,
+    netns: number,
+    startedAt: number,
+  ) {
+    super('tcp-transfer', seq, netns, startedAt);
+  }
+}
+
+/**
+ * Connections that stall after their handshake. Healthy data is not recorded; what is are drops of
+ * it and ICMP errors about it (both thinned), retransmissions, and the end of a socket that
+ * retransmits. A stall is over when the next retransmission does not come in time: TCP goes on with
+ * them until the segment is acknowledged or the socket ends.
+ */
+export class TcpTransfers implements Tracker {
+  private readonly byFlow = new Map<string, Transfer>();
+
+  constructor(
+    private readonly registry: Registry,
+    /** a stall of less than this is nothing to look into, ms */
+    private readonly slowMs: number,
+  ) {}
+
+  /** A drop of data, or an ICMP error about a TCP segment. */
+  packet({ cursor, headers, session, time, tunnel }: Seen): void {
+    const { bytes } = cursor;
+    const quoted = headers.quoted.version !== 0;
+    const flow = quoted ? headers.quoted : headers.flow;
+    if (flow.protocol !== IPPROTO_TCP || flow.l4 < 0) return;
+    if (!isData(flow)) return;
+    const key = flowOf(flow.key(bytes));
+    // The entry of a tunnel packet is that of the tunnel.
+    const others =
+      tunnel || cursor.ct === 0
+        ? []
+        : [
+            flowOf(tupleKey(bytes, cursor.base + AT.original)),
+            flowOf(tupleKey(bytes, cursor.base + AT.reply)),
+          ];
+    let transfer = this.byFlow.get(key);
+    for (const other of others) transfer ??= this.byFlow.get(other);
+    transfer ??= this.begin(flow.seq(bytes), cursor.netns, time);
+    if (!transfer) return;
+    this.alias(transfer, key);
+    for (const other of others) this.alias(transfer, other);
+    transfer.add(cursor, session, time);
+    transfer.losses++;
+    this.judge(transfer);
+  }
+
+  /** tcp.retransmit of a connection that stands. */
+  retransmit(cursor: Cursor, session: number, time: number): void {
+    const key = flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']));
+    const seq = cursor.u32(AT['socket.seq']);
+    const transfer = this.byFlow.get(key) ?? this.begin(seq, cursor.netns, time);
+    if (!transfer) return;
+    this.alias(transfer, key);
+    transfer.sock = cursor.sock;
+    // The one that is missing is sent again and again; later ones are probes, or holes of their own.
+    const missing = ((seq - transfer.seq) | 0) <= 0;
+    if (missing) {
+      transfer.seq = seq;
+      if (transfer.startedAt !== time) transfer.attempts.push(attemptAt(time));
+    }
+    transfer.add(cursor, session, time);
+    this.judge(transfer);
+  }
+
+  /** socket.state of a socket that leaves a standing connection while it waits for an answer. */
+  socketState(cursor: Cursor, session: number, time: number): void {
+    const transfer = this.byFlow.get(
+      flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow'])),
+    );
+    if (!transfer) return;
+    transfer.add(cursor, session, time);
+    this.registry.close(transfer, time, 'failed');
+  }
+
+  expire(now: number): void {
+    for (const transfer of this.registry.open) {
+      if (!(transfer instanceof Transfer)) continue;
+      const last = transfer.attempts.at(-1)!.startedAt;
+      const before = transfer.attempts.at(-2)?.startedAt;
+      const patience = before === undefined ? PATIENCE : 2 * (last - before) + MARGIN;
+      if (now - Math.max(last, transfer.lastTime) > patience)
+        this.registry.close(transfer, last, 'recovered');
+    }
+  }
+
+  /** Data that vanishes out of sight tells nothing here, however long it takes: any peer may be gone. */
+  isHealthy(transfer: Exchange): boolean {
+    return (
+      transfer.delayMs < this.slowMs ||
+      transfer.attempts.length < 2 ||
+      (transfer as Transfer).losses === 0
+    );
+  }
+
+  forget(transfer: Exchange): void {
+    for (const key of transfer.keys) if (this.byFlow.get(key) === transfer) this.byFlow.delete(key);
+  }
+
+  private begin(seq: number, netns: number, time: number): Transfer | undefined {
+    const transfer = new Transfer(seq, netns, time);
+    transfer.attempts.push(attemptAt(time));
+    return this.registry.begin(transfer, this) ? transfer : undefined;
+  }
+
+  private alias(transfer: Transfer, key: string): void {
+    if (this.byFlow.get(key) === transfer) return;
+    this.byFlow.set(key, transfer);
+    transfer.keys.push(key);
+  }
+
+  private judge(transfer: Transfer): void {
+    if (!this.isHealthy(transfer)) this.registry.judge(transfer);
+  }
+}
+
+const attemptAt = (startedAt: number) => ({ startedAt, message: 0, ipId: 0, places: [] });
+
+function isData({ flags }: Layer): boolean {
+  return (flags & (TCP_SYN | TCP_RST)) === 0;
+}
+
+/** Both directions of a flow are one. */
+function flowOf(tuple: string): string {
+  const reverse = reverseKey(tuple);
+  return tuple < reverse ? tuple : reverse;
+}
