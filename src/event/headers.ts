@@ -199,6 +199,9 @@ function isIcmpError(version: number, type: number): boolean {
   return version === 4 ? type === 3 || type === 11 || type === 12 : type >= 1 && type <= 4;
 }
 
+/** Where a `struct tuple` has its protocol (bpf/event.h). */
+export const TUPLE_PROTOCOL = 37;
+
 /** `struct tuple` at `at` as a string key: equal to the `Layer.key` of a packet of that flow. */
 export function tupleKey(bytes: Buffer, at: number): string {
   const family = bytes[at + 36];

@@ -1,5 +1,5 @@
 import { AT, type Cursor } from '../event/cursor.js';
-import { keyEndpoints, tupleKey } from '../event/headers.js';
+import { keyEndpoints, tupleKey, TUPLE_PROTOCOL } from '../event/headers.js';
 import { IPS_CONFIRMED } from './observation.js';
 
 /** Entries remembered; the oldest is forgotten first. */
@@ -14,10 +14,19 @@ interface RecordAt {
   seq: number;
 }
 
+/** Where a tuple is one of a kind. */
+export interface TuplePlace {
+  netns: number;
+  zone: number;
+  protocol: number;
+}
+
 /** A conntrack entry, as the packets that bore it show it. Times: CLOCK_MONOTONIC ns. */
 export interface SeenEntry {
   readonly netns: number;
   readonly zone: number;
+  /** IPPROTO_* */
+  readonly protocol: number;
   /** its address: an identity only while it lives */
   readonly address: number;
   readonly originalKey: string;
@@ -51,11 +60,13 @@ export class ConntrackEntries {
     const { bytes, base } = cursor;
     const confirmed = (cursor.ctStatus & IPS_CONFIRMED) !== 0;
     const originalKey = tupleKey(bytes, base + AT.original);
+    const protocol = bytes[base + AT.original + TUPLE_PROTOCOL]!;
     let entry = this.byAddress.get(cursor.ct);
     // Addresses are used again at once: an entry that was in the table and is not, is another one.
     if (
       entry &&
       (entry.originalKey !== originalKey ||
+        entry.protocol !== protocol ||
         entry.netns !== cursor.netns ||
         (entry.insertedAt !== 0 && !confirmed))
     )
@@ -64,6 +75,7 @@ export class ConntrackEntries {
       entry = {
         netns: cursor.netns,
         zone: cursor.u16(AT.ct_zone),
+        protocol,
         address: cursor.ct,
         originalKey,
         replyKey: tupleKey(bytes, base + AT.reply),
@@ -91,10 +103,19 @@ export class ConntrackEntries {
     }
   }
 
-  /** The entries of a namespace and zone that have this tuple, in either direction, the oldest first. */
-  having(netns: number, zone: number, tuple: string): readonly SeenEntry[] {
+  /** The entries of a place that have this tuple, in either direction, the oldest first. */
+  having(place: TuplePlace, tuple: string): readonly SeenEntry[] {
     const list = this.byTuple.get(tuple) ?? [];
-    return list.filter((entry) => entry.netns === netns && entry.zone === zone);
+    return list.filter((entry) => isOf(entry, place));
+  }
+
+  /** The entries that came into the table there and whose replies differ from this tuple at most in the port they go to. */
+  besides(place: TuplePlace, reply: string): readonly SeenEntry[] {
+    const ends = reply.slice(0, -2);
+    return this.all.filter(
+      (entry) =>
+        entry.insertedAt !== 0 && isOf(entry, place) && entry.replyKey.slice(0, -2) === ends,
+    );
   }
 
   /** How many entries of a namespace were seen being made for each source address, most first. */
@@ -144,6 +165,9 @@ export class ConntrackEntries {
     else list.splice(at, 1);
   }
 }
+
+const isOf = (entry: SeenEntry, { netns, zone, protocol }: TuplePlace): boolean =>
+  entry.netns === netns && entry.zone === zone && entry.protocol === protocol;
 
 /** An address as a key's first bytes, written out. */
 function keyAddress(bytes: string): string {

@@ -29,6 +29,11 @@ export interface Case {
    * reply tuple as the observation's, in its namespace and zone; the oldest first.
    */
   rivals(observation: Observation, which: 'original' | 'reply'): readonly Rival[];
+  /**
+   * The entries that have, or had, a port of the address that the observation's was translated to,
+   * towards the same destination: their replies differ from its own in nothing but that port.
+   */
+  portHolders(observation: Observation): readonly Rival[];
   /** for whom conntrack entries were seen being made in a namespace, most first; by source address */
   entryMakers(netns: number): readonly { readonly source: string; readonly entries: number }[];
   readonly outcome: Outcome;

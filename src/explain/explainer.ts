@@ -489,6 +489,7 @@ export class Explainer implements Registry {
         return { backend, time, evidence: { session: sources[session]!.id, seq } };
       },
       rivals: (observation, which) => this.rivals(observation, which),
+      portHolders: (observation) => this.portHolders(observation),
       entryMakers: (netns) =>
         sources.find((s) => s.world === (first?.world ?? this.worlds[0]))!.entries.makers(netns),
       outcome: exchange.outcome,
@@ -508,26 +509,38 @@ export class Explainer implements Registry {
   private rivals({ ct, netns, evidence }: Observation, which: 'original' | 'reply'): Rival[] {
     if (!ct) return [];
     const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    const proof = (at: SeenEntry['inserted']): Evidence[] =>
-      at ? [{ session: this.sources[at.session]!.id, seq: at.seq }] : [];
     const tuple = which === 'original' ? ct.originalKey : ct.replyKey;
     const address = parseInt(ct.id, 16);
     return entries
-      .having(netns, ct.zone, tuple)
+      .having({ netns, zone: ct.zone, protocol: ct.protocol }, tuple)
       .filter((other) =>
         which === 'original'
           ? other.originalKey === tuple && other.address !== address
           : other.replyKey === tuple && other.originalKey !== ct.originalKey,
       )
-      .map((other) => ({
-        original: keyEndpoints(other.originalKey),
-        reply: keyEndpoints(other.replyKey),
-        firstSeen: other.firstSeen,
-        lastSeen: other.lastSeen,
-        insertedAt: other.insertedAt,
-        translated: proof(other.translated),
-        inserted: proof(other.inserted),
-      }));
+      .map((other) => this.rivalOf(other));
+  }
+
+  private portHolders({ ct, netns, evidence }: Observation): Rival[] {
+    if (!ct) return [];
+    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
+    return entries
+      .besides({ netns, zone: ct.zone, protocol: ct.protocol }, ct.replyKey)
+      .map((other) => this.rivalOf(other));
+  }
+
+  private rivalOf(entry: SeenEntry): Rival {
+    const proof = (at: SeenEntry['inserted']): Evidence[] =>
+      at ? [{ session: this.sources[at.session]!.id, seq: at.seq }] : [];
+    return {
+      original: keyEndpoints(entry.originalKey),
+      reply: keyEndpoints(entry.replyKey),
+      firstSeen: entry.firstSeen,
+      lastSeen: entry.lastSeen,
+      insertedAt: entry.insertedAt,
+      translated: proof(entry.translated),
+      inserted: proof(entry.inserted),
+    };
   }
 
   /** Losses are reported about once a second: one a second later may lie in the window too. */

@@ -1,6 +1,13 @@
 import { AT } from '../event/cursor.js';
 import { readDns, type DnsMessage } from '../event/dns.js';
-import { IPPROTO_UDP, Headers, keyEndpoints, tupleKey, type Endpoint } from '../event/headers.js';
+import {
+  IPPROTO_UDP,
+  Headers,
+  keyEndpoints,
+  tupleKey,
+  TUPLE_PROTOCOL,
+  type Endpoint,
+} from '../event/headers.js';
 import { POINTS, type PointName } from '../event/point.js';
 import type { Evidence } from './finding.js';
 import type { World } from './world.js';
@@ -27,6 +34,8 @@ export interface Conntrack {
   /** CLOCK_REALTIME, µs; null unless nf_conntrack_timestamp is on */
   startUs: number | null;
   zone: number;
+  /** IPPROTO_* */
+  protocol: number;
   originalKey: string;
   replyKey: string;
   original: { source: Endpoint; destination: Endpoint };
@@ -159,6 +168,7 @@ export class Observation {
       timeoutMs: timeout === UNKNOWN ? null : timeout,
       startUs: start === 0n ? null : Number(start / 1000n),
       zone: this.record.readUInt16LE(AT.ct_zone),
+      protocol: this.record[AT.original + TUPLE_PROTOCOL]!,
       originalKey,
       replyKey,
       original: keyEndpoints(originalKey),

@@ -1,4 +1,5 @@
 import type { DroppingRule, RuleCondition } from '../event/fact.js';
+import type { Endpoint } from '../event/headers.js';
 import { IPS_CONFIRMED, IPS_DST_NAT, IPS_SEEN_REPLY, IPS_SRC_NAT } from './observation.js';
 import type { Observation } from './observation.js';
 
@@ -7,11 +8,18 @@ export type Meets = 'yes' | 'no' | 'maybe';
 
 export type Hook = DroppingRule['hook'];
 
-/** Judges every condition on the way to a rule for the packet of an event at one of its hooks. */
-export function meets(rule: DroppingRule, o: Observation): Meets {
+/**
+ * Judges every condition on the way to a rule for the packet of an event at one of its hooks.
+ * @param source the packet's own at that hook, where the event saw it translated
+ */
+export function meets(
+  rule: Pick<DroppingRule, 'hook' | 'when'>,
+  o: Observation,
+  source: Endpoint = o.headers.outer.source(o.record),
+): Meets {
   let result: Meets = 'yes';
   for (const [i, condition] of rule.when.entries()) {
-    let one = judge(condition, rule.hook, o);
+    let one = judge(condition, rule.hook, o, source);
     // the mark is that of the end: on the way rules may have changed it
     if (condition.match === 'mark' && i < rule.when.length - 1) one = 'maybe';
     if (one === 'no') return 'no';
@@ -20,14 +28,13 @@ export function meets(rule: DroppingRule, o: Observation): Meets {
   return result;
 }
 
-function judge(condition: RuleCondition, hook: Hook, o: Observation): Meets {
+function judge(condition: RuleCondition, hook: Hook, o: Observation, from: Endpoint): Meets {
   const layer = o.headers.outer;
   const sure = (holds: boolean, negated: boolean): Meets => (holds !== negated ? 'yes' : 'no');
   switch (condition.match) {
     case 'source':
     case 'destination': {
-      const { address } =
-        condition.match === 'source' ? layer.source(o.record) : layer.destination(o.record);
+      const { address } = condition.match === 'source' ? from : layer.destination(o.record);
       return sure(within(numberOf(address), condition.values), condition.negated);
     }
     case 'protocol':
@@ -35,7 +42,10 @@ function judge(condition: RuleCondition, hook: Hook, o: Observation): Meets {
     case 'sport':
     case 'dport':
       if (layer.l4 < 0) return 'maybe';
-      return sure(within(BigInt(layer[condition.match]), condition.values), condition.negated);
+      return sure(
+        within(BigInt(condition.match === 'sport' ? from.port : layer.dport), condition.values),
+        condition.negated,
+      );
     case 'mark': {
       const bits = (o.mark & condition.mask) >>> 0;
       return sure(
@@ -58,8 +68,7 @@ function judge(condition: RuleCondition, hook: Hook, o: Observation): Meets {
     case 'family':
       return sure((condition.family === 'ip6') === (layer.version === 6), condition.negated);
     case 'local': {
-      const end =
-        condition.which === 'source' ? layer.source(o.record) : layer.destination(o.record);
+      const end = condition.which === 'source' ? from : layer.destination(o.record);
       return sure(o.world.owns(o.netns, end.address), condition.negated);
     }
     case 'ctstate':
