@@ -2,13 +2,16 @@ import { statSync } from 'node:fs';
 import { arch, release, version } from 'node:os';
 import { Command, Option } from 'commander';
 import pc from 'picocolors';
+import stringWidth from 'string-width';
 import { SkbwhyError } from '../event/errors.js';
-import type { DeviceFact, Fact, RulesFact, SettingsFact } from '../event/fact.js';
+import { CONNTRACK_COUNTERS, counterMeaning } from '../event/counters.js';
+import type { CountersFact, DeviceFact, Fact, RulesFact, SettingsFact } from '../event/fact.js';
 import type { PlanEntry } from '../event/point.js';
-import type { Exposure, Unexposed } from '../faults/fault.js';
+import type { Exposure, Place, Unexposed } from '../faults/fault.js';
 import { loadFaults } from '../faults/registry.js';
 import { datapathOf, type Datapath } from '../host/datapath.js';
 import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
+import { resolversOf, type Resolver } from '../host/resolvers.js';
 import { meaningOf } from '../host/settings.js';
 import { HostWatch } from '../host/watch.js';
 import { failOnFindingOption, jsonOption } from './common.js';
@@ -24,21 +27,40 @@ export interface DoctorOptions {
   netns?: readonly string[];
 }
 
-/** What `doctor --json` prints. `datapath` and `settings` are those of the first namespace examined. */
-export interface DoctorReport {
-  kernel: { release: string; version: string; machine: string };
+/** A counter since its namespace (or, where it is one for the node, the node) came to be. */
+export interface CounterReport {
+  name: string;
+  value: number;
+  meaning: string;
+  /** packets were lost: worth a look */
+  attention: boolean;
+}
+
+/** What is told of a namespace. */
+export interface NamespaceReport {
   netns: string;
   datapath: Datapath;
+  /** conntrack's table; null: conntrack is not in use */
+  conntrack: { entries: number; max: number; buckets: number } | null;
+  /** conntrack's, and those of others that tell of lost packets */
+  counters: CounterReport[];
+  settings: Record<string, string>;
+}
+
+/** What `doctor --json` prints; what it says of a namespace is about the first one examined. */
+export interface DoctorReport extends NamespaceReport {
+  kernel: { release: string; version: string; machine: string };
   points: PlanEntry[];
   /** why the points could not be found out, null when they could */
   pointsUnknown: string | null;
-  settings: Record<string, string>;
+  /** how processes look names up: in the namespaces given with --netns, otherwise in all there are */
+  resolvers: Resolver[];
   exposures: Exposure[];
   notExposed: Unexposed[];
   /** rules that are there and could not be read, and the like */
   unread: string[];
   /** the further namespaces given with --netns */
-  others: { netns: string; datapath: Datapath; settings: Record<string, string> }[];
+  others: NamespaceReport[];
 }
 
 export function doctorCommand(): Command {
@@ -71,17 +93,19 @@ export async function doctor(options: DoctorOptions = {}): Promise<number> {
 
 /** @throws SkbwhyError 'netns-missing' */
 export async function examine(names: readonly string[]): Promise<DoctorReport> {
-  const namespaces = await wanted(names);
-  const [facts, datapaths, { points, pointsUnknown }, faults] = await Promise.all([
+  const known = await discoverNamespaces();
+  const namespaces = wanted(names, known);
+  const [facts, datapaths, resolvers, { points, pointsUnknown }, faults] = await Promise.all([
     new HostWatch(() => namespaces).start(),
     Promise.all(namespaces.map(datapathOf)),
+    resolversOf(names.length > 0 ? namespaces : named(known, namespaces)),
     attachPlan(),
     loadFaults(),
   ]);
   const exposures: Exposure[] = [];
   const notExposed: Unexposed[] = [];
   const unread: string[] = [];
-  const looked = namespaces.map((namespace, at) => {
+  const looked = namespaces.map((namespace, at): NamespaceReport => {
     const here = facts.filter((fact): fact is Fact & { netns: number } => 'netns' in fact);
     const own = here.filter(({ netns }) => netns === namespace.inode);
     const datapath = datapaths[at];
@@ -91,12 +115,20 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
         `namespace ${namespace.name} is gone or may not be entered: run as root`,
       );
     const settings = own.find((fact): fact is SettingsFact => fact.fact === 'settings');
-    const place = {
+    const counters = own.find((fact): fact is CountersFact => fact.fact === 'counters');
+    const place: Place = {
       netns: namespace.name,
       kernel: release(),
       devices: own.filter((fact): fact is DeviceFact => fact.fact === 'device'),
       rules: own.find((fact): fact is RulesFact => fact.fact === 'rules') ?? null,
       settings: settings?.values ?? {},
+      counters: counters?.values ?? {},
+      resolvers: resolvers.filter(({ netns }) =>
+        // those of pods go with the node, which is examined first
+        at === 0
+          ? netns.some((name) => name === namespace.name || !isExamined(name, namespaces))
+          : netns.includes(namespace.name),
+      ),
     };
     unread.push(...(place.rules?.unread ?? []));
     for (const fault of faults) {
@@ -104,7 +136,13 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
       exposures.push(...(judged?.exposures ?? []));
       notExposed.push(...(judged?.unexposed ?? []));
     }
-    return { netns: namespace.name, datapath, settings: place.settings };
+    return {
+      netns: namespace.name,
+      datapath,
+      conntrack: conntrackOf(place),
+      counters: countersOf(place),
+      settings: place.settings,
+    };
   });
   const [first, ...others] = looked;
   return {
@@ -112,15 +150,41 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
     ...first!,
     points,
     pointsUnknown,
-    exposures,
+    resolvers,
+    exposures: exposures.sort((a, b) => SURE[a.confidence] - SURE[b.confidence]),
     notExposed,
     unread,
     others,
   };
 }
 
-async function wanted(names: readonly string[]): Promise<Namespace[]> {
-  const known = await discoverNamespaces();
+/** What is certain comes first. */
+const SURE = { proved: 0, likely: 1, possible: 2 } as const;
+
+const isExamined = (name: string, namespaces: readonly Namespace[]): boolean =>
+  namespaces.some((namespace) => namespace.name === name);
+
+function conntrackOf({ settings, counters }: Place): NamespaceReport['conntrack'] {
+  const number = (name: string): number => Number(settings[`net.netfilter.${name}`] ?? NaN);
+  const max = number('nf_conntrack_max');
+  return max > 0
+    ? { entries: counters['conntrack.entries'] ?? 0, max, buckets: number('nf_conntrack_buckets') }
+    : null;
+}
+
+/** Conntrack's where it is in use, those that are 0 too: that nothing was dropped is worth knowing. */
+function countersOf(place: Place): CounterReport[] {
+  const conntrack = conntrackOf(place) ? CONNTRACK_COUNTERS : [];
+  const names = [...new Set([...conntrack, ...Object.keys(place.counters)])];
+  return names.flatMap((name) => {
+    const known = counterMeaning(name);
+    const value = place.counters[name] ?? 0;
+    if (!known || !(known.loss || conntrack.includes(name))) return [];
+    return [{ name, value, meaning: known.meaning, attention: known.loss && value > 0 }];
+  });
+}
+
+function wanted(names: readonly string[], known: readonly Namespace[]): Namespace[] {
   if (names.length > 0)
     return names.map((name) => {
       const found = known.find((namespace) => namespace.name === name);
@@ -138,6 +202,10 @@ async function wanted(names: readonly string[]): Promise<Namespace[]> {
   return [{ inode, name: !name || name.startsWith('pid:') ? 'this namespace' : name, path }];
 }
 
+/** All that are known, under the names that they are examined by. */
+const named = (known: readonly Namespace[], examined: readonly Namespace[]): Namespace[] =>
+  known.map((one) => examined.find(({ inode }) => inode === one.inode) ?? one);
+
 /** The attach plan without attaching: what the kernel really takes, else what its BTF promises. */
 async function attachPlan(): Promise<{ points: PlanEntry[]; pointsUnknown: string | null }> {
   try {
@@ -153,40 +221,63 @@ async function attachPlan(): Promise<{ points: PlanEntry[]; pointsUnknown: strin
   }
 }
 
-const WIDTH = 100;
+/** A terminal of a machine room. */
+const WIDTH = 80;
 
-/** The report for people. */
+/** The report for people: what is worth most stands last, where a terminal shows it. */
 export function doctorText(report: DoctorReport): string {
-  const { kernel } = report;
+  const { kernel, exposures, notExposed, unread } = report;
   const parts = [
-    `${pc.dim('kernel')}     ${pc.bold(kernel.release)} (${kernel.machine}) ${pc.dim(kernel.version)}`,
+    wrap(
+      `${pc.dim('kernel')}     ${pc.bold(kernel.release)} (${kernel.machine}) ${pc.dim(kernel.version)}`,
+      WIDTH,
+      '           ',
+    ),
     pointsText(report),
   ];
-  for (const { netns, datapath, settings } of [report, ...report.others])
+  for (const namespace of [report, ...report.others])
     parts.push(
-      `${pc.bold(`Namespace ${netns}`)}\n${datapathText(datapath, report.unread.length === 0)}`,
-      settingsText(settings),
+      `${pc.bold(`Namespace ${namespace.netns}`)}\n${datapathText(namespace.datapath, unread.length === 0)}`,
+      settingsText(namespace.settings),
+      countersText(namespace),
     );
-  if (report.unread.length > 0)
-    parts.push(report.unread.map((line) => pc.yellow(`not read: ${line}`)).join('\n'));
-  parts.push(...report.exposures.map(exposureText));
-  if (report.notExposed.length > 0) parts.push(report.notExposed.map(unexposedText).join('\n'));
-  return parts.join('\n\n') + '\n';
+  parts.push(resolversText(report.resolvers));
+  if (unread.length > 0)
+    parts.push(unread.map((line) => pc.yellow(wrap(`not read: ${line}`, WIDTH, '  '))).join('\n'));
+  if (notExposed.length > 0)
+    parts.push([pc.bold('Not exposed'), ...notExposed.map(unexposedText)].join('\n'));
+  parts.push(...exposures.map(exposureText), conclusion(report));
+  return parts.filter((part) => part !== '').join('\n\n') + '\n';
 }
 
 function pointsText({ points, pointsUnknown }: DoctorReport): string {
   const lines = [pc.bold('Observation points')];
   if (pointsUnknown !== null) lines.push(pc.yellow(wrap(`  ${pointsUnknown}`, WIDTH, '  ')));
-  lines.push(
-    table(
-      points.map(({ point, mechanism, where, reason }) => [
-        `  ${point}`,
-        mechanism ?? pc.yellow('none'),
-        mechanism ? where : pc.yellow(reason ?? ''),
-      ]),
-    ),
-  );
-  return lines.filter((line) => line !== '').join('\n');
+  if (points.length > 0)
+    lines.push(
+      columns(
+        together(points).map(({ name, mechanism, text }) => [
+          `  ${name}`,
+          mechanism ?? pc.yellow('none'),
+          mechanism ? text : pc.yellow(text),
+        ]),
+      ),
+    );
+  return lines.join('\n');
+}
+
+/** Points of one family that are hooked alike, as one: `hook.*`. */
+function together(points: readonly PlanEntry[]) {
+  const rows: { name: string; mechanism: PlanEntry['mechanism']; text: string }[] = [];
+  for (const { point, mechanism, where, reason } of points) {
+    const text = mechanism ? where : (reason ?? '');
+    const last = rows.at(-1);
+    const family = point.replace(/\..*/, '.');
+    if (last?.name.startsWith(family) && last.mechanism === mechanism && last.text === text)
+      last.name = `${family}*`;
+    else rows.push({ name: point, mechanism, text });
+  }
+  return rows;
 }
 
 function datapathText(datapath: Datapath, allRead: boolean): string {
@@ -197,33 +288,97 @@ function datapathText(datapath: Datapath, allRead: boolean): string {
     datapath.nft.length > 0 ? `nft (${datapath.nft.join(', ')})` : '',
   ].filter(Boolean);
   const bridge = { true: 'on', false: 'off', null: 'not in the kernel' } as const;
-  return [
-    `  rules             ${rules.join('; ') || (allRead ? 'none' : 'not readable')}`,
-    `  IPVS              ${datapath.ipvs ? 'in use' : 'not in use'}`,
-    `  Cilium            ${datapath.cilium ? 'in use' : 'not in use'}`,
-    `  bridge netfilter  ${bridge[`${datapath.bridgeNetfilter}`]}`,
+  return columns([
+    ['  rules', rules.join('; ') || (allRead ? 'none' : 'not readable')],
+    ['  IPVS', datapath.ipvs ? 'in use' : 'not in use'],
+    ['  Cilium', datapath.cilium ? 'in use' : 'not in use'],
+    ['  bridge netfilter', bridge[`${datapath.bridgeNetfilter}`]],
     ...(datapath.invisible.length > 0
-      ? datapath.invisible.map((text) => pc.yellow(wrap(`  invisible: ${text}`, WIDTH, '    ')))
-      : ['  invisible         nothing known of']),
-  ].join('\n');
+      ? datapath.invisible.map((text) => [pc.yellow('  invisible'), pc.yellow(text)])
+      : [['  invisible', 'nothing known of']]),
+  ]);
 }
 
+/** What most names begin with, so that there is room for what they mean. */
+const PREFIXES = [
+  'net.core.',
+  'net.ipv4.',
+  'net.ipv6.',
+  'net.bridge.',
+  'net.netfilter.nf_conntrack_',
+];
+
 function settingsText(settings: Record<string, string>): string {
-  return table([
-    [pc.bold('Settings')],
-    ...Object.entries(settings).map(([name, value]) => [
-      `  ${name}`,
-      value,
-      pc.dim(meaningOf(name)),
-    ]),
-  ]);
+  const groups = new Map<string, string[][]>();
+  for (const [name, value] of Object.entries(settings)) {
+    const prefix = PREFIXES.find((known) => name.startsWith(known)) ?? '';
+    const rows = groups.get(prefix) ?? [];
+    groups.set(prefix, rows);
+    rows.push([`    ${name.slice(prefix.length)}`, value, pc.dim(meaningOf(name))]);
+  }
+  if (groups.size === 0) return '';
+  const texts = [...groups].map(([prefix, rows]) => `  ${prefix || 'others'}\n${columns(rows)}`);
+  return [pc.bold('Settings'), ...texts].join('\n');
+}
+
+function countersText({ conntrack, counters }: NamespaceReport): string {
+  const lines: string[] = [];
+  if (conntrack) {
+    const { entries, max, buckets } = conntrack;
+    lines.push(
+      pc.bold('Conntrack'),
+      `  ${entries} of ${max} entries (${Math.floor((entries / max) * 100)} %) in ${buckets} buckets`,
+    );
+  }
+  const [own, others] = [true, false].map((of) =>
+    counters.filter(({ name }) => name.startsWith('conntrack.') === of),
+  );
+  const rows = (some: readonly CounterReport[] = []): string =>
+    columns(
+      some.map(({ name, value, meaning, attention }) => [
+        `  ${name.replace('conntrack.', '')}`,
+        attention ? pc.red(String(value)) : String(value),
+        pc.dim(meaning),
+      ]),
+    );
+  if (own && own.length > 0) lines.push(rows(own));
+  if (others && others.length > 0)
+    lines.push(
+      ...(lines.length > 0 ? [''] : []),
+      pc.bold('Other counters of lost packets, since the namespace came to be'),
+      rows(others),
+    );
+  return lines.join('\n');
+}
+
+function resolversText(resolvers: readonly Resolver[]): string {
+  if (resolvers.length === 0) return '';
+  return [
+    pc.bold('Resolvers'),
+    columns(
+      resolvers.map(({ netns, libc, nameServers, search, ndots, options }) => [
+        `  ${netns.length === 1 ? netns[0] : `${netns.length} namespaces`}`,
+        libc ?? pc.dim('libc not known'),
+        [
+          nameServers.join(', ') || 'no name server',
+          search.length > 0 ? `search ${search.join(' ')}` : 'no search list',
+          `ndots:${ndots}`,
+          ...options,
+        ].join('; '),
+      ]),
+    ),
+  ].join('\n');
 }
 
 function exposureText(exposure: Exposure): string {
   const { verdict, defect, confidence, why, remedies } = exposure;
   const word = confidence === 'proved' ? 'exposed' : 'possibly exposed';
+  const head = `${word}: ${verdict}${defect ? ` (${defect})` : ''} at ${placeText(exposure)}`;
   return [
-    pc.bold(pc.red(`${word}: ${verdict}${defect ? ` (${defect})` : ''} at ${placeText(exposure)}`)),
+    wrap(head, WIDTH, '    ')
+      .split('\n')
+      .map((line) => pc.bold(confidence === 'possible' ? pc.yellow(line) : pc.red(line)))
+      .join('\n'),
     ...why.map((text) => wrap(`  - ${text}`, WIDTH, '    ')),
     pc.bold('  What to do'),
     ...remedies.map(
@@ -236,11 +391,51 @@ function exposureText(exposure: Exposure): string {
 
 function unexposedText(unexposed: Unexposed): string {
   const [only, ...more] = unexposed.why;
-  const head = `${pc.green('not exposed')}: ${unexposed.verdict} at ${placeText(unexposed)}`;
+  const head = `  ${pc.green(unexposed.verdict)} at ${placeText(unexposed)}:`;
   return more.length === 0
-    ? wrap(`${head}: ${only ?? ''}`, WIDTH, '    ')
-    : [head, ...unexposed.why.map((text) => wrap(`  - ${text}`, WIDTH, '    '))].join('\n');
+    ? wrap(`${head} ${only ?? ''}`, WIDTH, '    ')
+    : [head, ...unexposed.why.map((text) => wrap(`    - ${text}`, WIDTH, '      '))].join('\n');
+}
+
+/** The last line says what the rest comes to. */
+function conclusion({ exposures, counters, others }: DoctorReport): string {
+  const losses = [counters, ...others.map((other) => other.counters)]
+    .flat()
+    .filter(({ attention }) => attention);
+  const verdicts = (sure: boolean): string[] => [
+    ...new Set(
+      exposures
+        .filter(({ confidence }) => (confidence === 'possible') !== sure)
+        .map(({ verdict }) => verdict),
+    ),
+  ];
+  const lines = [
+    ...(verdicts(true).length > 0 ? [pc.red(`Exposed to ${verdicts(true).join(', ')}.`)] : []),
+    ...(verdicts(false).length > 0
+      ? [pc.yellow(`Possibly exposed to ${verdicts(false).join(', ')}.`)]
+      : []),
+    ...(losses.length > 0
+      ? [pc.yellow(`Packets were lost: ${losses.map(({ name }) => name).join(', ')}.`)]
+      : []),
+  ];
+  return lines.length > 0
+    ? lines.map((line) => wrap(line, WIDTH, '  ')).join('\n')
+    : pc.green('Exposed to nothing that is known here.');
 }
 
 const placeText = ({ where }: Pick<Unexposed, 'where'>): string =>
   where.device === null ? where.netns : `${where.netns}, ${where.device}`;
+
+/** A table whose last column goes on below itself where it is too wide. */
+function columns(rows: readonly (readonly string[])[]): string {
+  const fixed = table(rows.map((row) => row.slice(0, -1))).split('\n');
+  const indent = Math.max(...fixed.map((line) => stringWidth(line))) + 2;
+  return rows
+    .map((row, i) => {
+      const lead = fixed[i]! + ' '.repeat(indent - stringWidth(fixed[i]!));
+      const text = row.at(-1)!;
+      const lines = wrap(text, Math.max(WIDTH - indent, 24)).split('\n');
+      return (lead + lines.join(`\n${' '.repeat(indent)}`)).trimEnd();
+    })
+    .join('\n');
+}

@@ -86,6 +86,11 @@ const OF_DEVICE: Readonly<Record<string, CounterMeaning>> = {
   tx_drop: lost('dropped by the device when it was to be sent'),
 };
 
+/** Conntrack's own, the most telling first. */
+export const CONNTRACK_COUNTERS: readonly string[] = Object.keys(MEANINGS).filter((name) =>
+  name.startsWith('conntrack.'),
+);
+
 /** What a counter means; null for those that tell nothing of a loss. */
 export function counterMeaning(name: string): CounterMeaning | null {
   const device = /^device\..+\.(\w+)$/.exec(name)?.[1];

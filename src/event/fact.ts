@@ -57,6 +57,8 @@ export interface DeviceFact {
   tunnel: Tunnel | null;
   /** ifindex of the bridge (or bond …) it is a port of */
   master?: number;
+  /** a program takes packets here before the kernel makes anything of them */
+  xdp?: { mode: 'native' | 'generic' | 'offloaded'; program: string };
   /** its own net.ipv4.conf.*.rp_filter; what holds is the larger of it and that of `all` */
   rpFilter?: number;
   /** what the main table routes to it: `10.0.0.0/8`, `default`, `10.1.0.0/16 via 10.0.0.1`; absent when not known or too many */
@@ -193,6 +195,8 @@ export interface RulesFact {
   translating?: SourceNatRule[];
   /** addresses that destination NAT leads to; absent: not read, or too many to keep */
   destinations?: string[];
+  /** addresses for which rules of a nat table wait at port 53; absent: not read, or in sessions of before */
+  dnsServices?: string[];
   /** rules that are there and could not be read, one line each */
   unread: string[];
 }

@@ -1,6 +1,7 @@
 import type { Diagnoser } from '../explain/diagnose.js';
 import type { Confidence, Remedy } from '../explain/finding.js';
 import type { DeviceFact, RulesFact } from '../event/fact.js';
+import type { Resolver } from '../host/resolvers.js';
 import type { LabDefinition } from '../lab/lab.js';
 
 /** A network namespace as an exposure is judged by: what it is made of, no packet needed. */
@@ -12,6 +13,10 @@ export interface Place {
   devices: readonly DeviceFact[];
   rules: RulesFact | null;
   settings: Readonly<Record<string, string>>;
+  /** those that are not zero, as in counters facts */
+  counters: Readonly<Record<string, number>>;
+  /** how names are looked up here, and in namespaces that are not examined themselves (pods) */
+  resolvers: readonly Resolver[];
 }
 
 /** A namespace in which a fault can strike, before any packet is lost. */

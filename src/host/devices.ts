@@ -30,6 +30,7 @@ interface IpDevice {
   link?: string;
   link_index?: number;
   master?: string;
+  xdp?: { mode?: number; prog?: { name?: string } };
   linkinfo?: { info_kind?: string; info_data?: IpTunnel };
   addr_info?: { local?: string; prefixlen?: number }[];
 }
@@ -83,10 +84,17 @@ export function parseDevices(netns: number, sections: ReadonlyMap<string, string
         offloads: offloads.get(device.ifname) ?? {},
         tunnel: parseTunnel(device, indexes),
         ...(master === undefined ? {} : { master }),
+        ...(device.xdp ? { xdp: parseXdp(device.xdp) } : {}),
         ...(rpFilter === undefined ? {} : { rpFilter }),
         ...(routes === null ? {} : { routes: routes.get(device.ifname) ?? [] }),
       };
     });
+}
+
+/** Modes: XDP_ATTACHED_DRV, _SKB, _HW, _MULTI of include/uapi/linux/if_link.h. */
+function parseXdp({ mode, prog }: NonNullable<IpDevice['xdp']>): NonNullable<DeviceFact['xdp']> {
+  const name = mode === 2 ? 'generic' : mode === 3 ? 'offloaded' : 'native';
+  return { mode: name, program: prog?.name ?? '' };
 }
 
 /** What the main tables route where, by device; null when they were not read or are too long. */
@@ -133,6 +141,23 @@ function parseTunnel(device: IpDevice, indexes: ReadonlyMap<string, number>): Tu
     link: indexes.get(data.link ?? '') ?? null,
     ...(data.external ? { external: true as const } : {}),
   };
+}
+
+/** Is its outer packet IPv6? */
+export const isIpv6Tunnel = ({ local, remote }: Tunnel): boolean =>
+  (local ?? remote ?? '').includes(':');
+
+/** The device that a tunnel's outer packets leave by: the one it is bound to, or that has its address. */
+export function underlayOf(
+  tunnel: Tunnel,
+  devices: readonly DeviceFact[],
+): DeviceFact | undefined {
+  const has = (device: DeviceFact, address: string): boolean =>
+    device.addresses.some((own) => own.split('/')[0] === address);
+  return (
+    devices.find(({ ifindex }) => ifindex === tunnel.link) ??
+    devices.find((device) => tunnel.local !== null && has(device, tunnel.local))
+  );
 }
 
 /** Lines of `ethtool --json -k` that name a device or a feature, each with the line after it. */

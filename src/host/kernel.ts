@@ -39,3 +39,7 @@ export function atLeast(kernelRelease: string, ...wanted: number[]): boolean {
   }
   return true;
 }
+
+/** `4.18.0-305.el8`, `5.4.0-42-generic`: the number after the dash is the distribution's own count. */
+export const isDistribution = (kernelRelease: string): boolean =>
+  /^\d+\.\d+\.\d+-\d/.test(kernelRelease);

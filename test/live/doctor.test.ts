@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -48,7 +48,7 @@ function exposed({ exposures, notExposed }: DoctorReport) {
 }
 
 function notExposed({ exposures, notExposed: reasons }: DoctorReport): string {
-  assert.deepEqual(exposures, []);
+  assert.deepEqual(exposures.filter(ofDoubleSnat), []);
   const mine = reasons.filter(ofDoubleSnat);
   assert.equal(mine.length, 1);
   return mine[0]!.why.join(' ');
@@ -116,14 +116,44 @@ describe('doctor in a namespace of its own', () => {
     assert.ok(report.points.some(({ point, mechanism }) => point === 'packet.drop' && mechanism));
     assert.equal(report.settings['net.core.txrehash'], '1');
     assert.match(notExposed(report), /no VXLAN or Geneve/);
+    const drop = report.counters.find(({ name }) => name === 'conntrack.drop');
+    assert.deepEqual([drop?.value, drop?.attention], [0, false]);
+    assert.equal(report.conntrack?.entries, 0);
+  });
+
+  test('looks into the namespace’s processes: their C library, and resolv.conf as they see it', async (t) => {
+    const conf = join(folder, 'resolv.conf');
+    writeFileSync(conf, 'nameserver 10.96.0.10\nsearch a.example b.example\noptions ndots:5\n');
+    const script = `mount --bind ${conf} /etc/resolv.conf && exec sleep 60`;
+    const pod = spawn('ip', ['netns', 'exec', name, 'unshare', '-m', 'sh', '-c', script]);
+    t.after(() => pod.kill());
+    let report: DoctorReport;
+    do {
+      const { stdout } = await skbwhy(['doctor', '--netns', name, '--json']);
+      report = JSON.parse(stdout) as DoctorReport;
+    } while (!report.resolvers.some(({ ndots }) => ndots === 5) && pod.exitCode === null);
+    const resolver = report.resolvers.find(({ ndots }) => ndots === 5);
+    assert.deepEqual(resolver, {
+      netns: [name],
+      libc: 'glibc',
+      nameServers: ['10.96.0.10'],
+      search: ['a.example', 'b.example'],
+      ndots: 5,
+      options: [],
+    });
+    const exposure = report.exposures.find(({ verdict }) => verdict === 'resolver-search');
+    assert.match(exposure!.why.join(' '), /ndots:5 and a search list of 2/);
   });
 
   test('the text has a line for each, and no colour in a pipe', async () => {
     const { stdout } = await skbwhy(['doctor', '--netns', name]);
     assert.match(stdout, /^kernel +\d/);
     assert.match(stdout, /packet\.drop +tracepoint/);
-    assert.match(stdout, /net\.netfilter\.nf_conntrack_udp_timeout +30/);
-    assert.match(stdout, /not exposed: double-snat/);
+    assert.match(stdout, /net\.netfilter\.nf_conntrack_\n( {4}.*\n)* +udp_timeout +30/);
+    assert.match(stdout, /^Conntrack\n {2}0 of \d+ entries \(0 %\)/m);
+    assert.match(stdout, /^Not exposed\n(.+\n)* {2}double-snat at/m);
+    const wide = stdout.split('\n').filter((line) => line.length > 80);
+    assert.deepEqual(wide, []);
     assert.ok(!stdout.includes('\u001b'));
   });
 

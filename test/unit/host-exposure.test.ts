@@ -3,6 +3,7 @@ import { suite, test } from 'node:test';
 import type { DeviceFact, NatRule, RulesFact, SnatPath } from '../../src/event/fact.js';
 import { exposure, hasZeroChecksumFix } from '../../src/faults/double-snat/exposure.js';
 import type { Place } from '../../src/faults/fault.js';
+import { place as emptyPlace } from './places.js';
 
 const rule: NatRule = {
   backend: 'iptables-legacy',
@@ -62,14 +63,8 @@ const rules = (fact: Partial<RulesFact>): RulesFact => ({
   ...fact,
 });
 
-const place = (changes: Partial<Place> = {}): Place => ({
-  netns: 'node',
-  kernel: '6.18.44',
-  devices: [device(true)],
-  rules: rules({}),
-  settings: {},
-  ...changes,
-});
+const place = (changes: Partial<Place> = {}): Place =>
+  emptyPlace({ devices: [device(true)], rules: rules({}), ...changes });
 
 suite('exposure to double SNAT', () => {
   test('all conditions together: exposed, proved, the kernel is no cure', () => {

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import type { DeviceFact } from '../../src/event/fact.js';
 import { exposure } from '../../src/faults/reverse-path-filter/exposure.js';
 import { parseDevices } from '../../src/host/devices.js';
+import { place as emptyPlace } from './places.js';
 
 const device = (name: string, ifindex: number, rpFilter: number, routes: string[]): DeviceFact => ({
   fact: 'device',
@@ -10,10 +11,8 @@ const device = (name: string, ifindex: number, rpFilter: number, routes: string[
   ...{ tunnel: null, rpFilter, routes },
 });
 
-const place = (all: string, ...devices: DeviceFact[]) => ({
-  ...{ netns: 'host', kernel: '6.18.0', devices, rules: null },
-  settings: { 'net.ipv4.conf.all.rp_filter': all },
-});
+const place = (all: string, ...devices: DeviceFact[]) =>
+  emptyPlace({ netns: 'host', devices, settings: { 'net.ipv4.conf.all.rp_filter': all } });
 
 const uplink = (rpFilter: number) => device('eth0', 1, rpFilter, ['default via 10.0.0.1']);
 const second = device('eth1', 2, 0, ['10.1.0.0/24', '10.2.0.0/16 via 10.1.0.1']);

@@ -1,5 +1,6 @@
 import type { Fault } from '../fault.js';
 import { insertRace } from './diagnosis.js';
+import { exposure } from './exposure.js';
 import { lab } from './lab.js';
 
 // session.skbw: a kernel that still drops cannot be recorded (no ring buffer before 5.8); it is a
@@ -10,5 +11,6 @@ export const fault: Fault = {
   title:
     'A and AAAA leave one socket at the same moment on two CPUs and make a conntrack entry each: kernels before 5.7 drop the second (forms: `same-tuple` before 4.19, `different-ports` before 5.0, `different-backends` before 5.7); later ones resolve the clash, and nothing is found',
   diagnoser: insertRace,
+  exposure,
   lab,
 };

@@ -1,6 +1,6 @@
 import type { DeviceFact, NoSnatPath, SnatPath, Tunnel } from '../../event/fact.js';
 import { hex } from '../../explain/wording.js';
-import { atLeast } from '../../host/kernel.js';
+import { atLeast, isDistribution } from '../../host/kernel.js';
 import type { Exposure, ExposureReport, Place } from '../fault.js';
 import type { Defect } from './defect.js';
 import { quoteRule, remedies } from './remedies.js';
@@ -139,9 +139,6 @@ export function hasZeroChecksumFix(kernel: string): boolean {
       kernel.startsWith(`${major}.${minor}.`) && atLeast(kernel, major, minor, patch),
   );
 }
-
-/** `4.18.0-305.el8`, `5.4.0-42-generic`: the number after the dash is the distribution's own count. */
-const isDistribution = (kernel: string): boolean => /^\d+\.\d+\.\d+-\d/.test(kernel);
 
 /** Does the inner packet enter the tunnel with its checksum unfinished (CHECKSUM_PARTIAL)? */
 function offloadCondition({ name, offloads }: DeviceFact): Condition {

@@ -1,5 +1,6 @@
 import type { Fault } from '../fault.js';
 import { replyNotTranslated } from './diagnosis.js';
+import { exposure } from './exposure.js';
 import { lab } from './lab.js';
 
 export const fault: Fault = {
@@ -7,5 +8,6 @@ export const fault: Fault = {
   title:
     'the answer bypasses the NAT that its request went through, arrives from the backend’s own address and is refused: bridged past conntrack, by another way, or not tracked',
   diagnoser: replyNotTranslated,
+  exposure,
   lab,
 };

@@ -1,5 +1,6 @@
 import type { Fault } from '../fault.js';
 import { staleBackend } from './diagnosis.js';
+import { exposure } from './exposure.js';
 import { lab } from './lab.js';
 
 export const fault: Fault = {
@@ -7,5 +8,6 @@ export const fault: Fault = {
   title:
     'an old conntrack entry keeps leading a busy UDP socket to a backend that is gone, while the Service leads elsewhere',
   diagnoser: staleBackend,
+  exposure,
   lab,
 };

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { DeviceFact, RulesFact, Tunnel } from '../../event/fact.js';
-import { parsePeers, parseRoutes } from '../devices.js';
+import { parsePeers, parseRoutes, underlayOf } from '../devices.js';
 import { parseIptables } from './iptables.js';
 import type { Table } from './model.js';
 import { parseNft } from './nft.js';
@@ -111,6 +111,7 @@ export async function rulesFact(
     dropping,
     translating: sourceNatRules(tables),
     ...(destinations.length <= MAX_DESTINATIONS ? { destinations } : {}),
+    dnsServices: natDnsServices(sections),
     unread,
   };
 }
@@ -139,6 +140,44 @@ export function natDestinations(sections: ReadonlyMap<string, string>): string[]
   return [...found].sort();
 }
 
+/**
+ * The addresses whose port 53 (or every port) rules of nat tables lead elsewhere: a Service's, as
+ * kube-proxy's iptables rules and nft maps (`10.96.0.10 . udp . 53 : goto …`) name it.
+ */
+export function natDnsServices(sections: ReadonlyMap<string, string>): string[] {
+  const found = new Set<string>();
+  for (const [name, text] of sections) {
+    if (/^(legacy|iptables) /.test(name))
+      for (const table of text.split(/^\*/m).filter((part) => part.startsWith('nat')))
+        for (const line of table.split('\n')) {
+          const address = / -d ([0-9a-f.:]+)(?:\/(?:32|128))? /i.exec(line)?.[1];
+          const ports = / --dports? (\S+)/.exec(line)?.[1];
+          if (!address || NOT_DNAT.test(line)) continue;
+          if (ports === undefined || namesPort53(ports)) found.add(address);
+        }
+    if (name !== 'listing' || !/\bdnat\b/.test(text)) continue;
+    for (const [, address = ''] of text.matchAll(/([0-9a-f.:]+) \. (?:udp|tcp) \. 53 :/gi))
+      found.add(address);
+    for (const line of text.split('\n')) {
+      const address = /\bip6? daddr ([0-9a-f.:]+) /i.exec(line)?.[1];
+      const ports = /\bdport (?:\{ )?([\d, -]+)/.exec(line)?.[1];
+      if (!address || !/\b(dnat|redirect|goto|jump)\b/.test(line)) continue;
+      if (ports === undefined || namesPort53(ports)) found.add(address);
+    }
+  }
+  return [...found].sort();
+}
+
+/** Targets by which no packet is led elsewhere; others are DNAT, or chains that may do it. */
+const NOT_DNAT = / -j (RETURN|ACCEPT|DROP|MARK|CONNMARK|LOG|MASQUERADE|SNAT|KUBE-MARK-MASQ)\b/;
+
+/** `53`, `50:60`, `53,5353` (iptables), `50-60` (nft) */
+const namesPort53 = (ports: string): boolean =>
+  ports.split(',').some((part) => {
+    const [low, high = low] = part.trim().split(/[:-]/).map(Number);
+    return low !== undefined && low <= 53 && 53 <= (high ?? low);
+  });
+
 /** The device a tunnel's packets are routed to: the tunnel, or the bridge it is a port of. */
 export const viaOf = (device: DeviceFact, devices: readonly DeviceFact[]): string =>
   devices.find(({ ifindex }) => ifindex === device.master)?.name ?? device.name;
@@ -157,11 +196,7 @@ export function tunnelEnds(
       tunnel.remote !== null && !isMulticast(tunnel.remote) ? tunnel.remote : [],
     );
     const family = (tunnel.local ?? peers[0] ?? '').includes(':') ? 'ip6' : 'ip';
-    const underlay =
-      devices.find(({ ifindex }) => ifindex === tunnel.link) ??
-      devices.find(({ addresses }) =>
-        addresses.some((address) => address.split('/')[0] === tunnel.local),
-      );
+    const underlay = underlayOf(tunnel, devices);
     return [
       {
         device: device.name,
