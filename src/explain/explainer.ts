@@ -111,6 +111,8 @@ export class Explainer implements Registry {
   private readonly transfers: TcpTransfers;
   private readonly dns: DnsLookups;
   private readonly published = new Map<string, Published>();
+  /** ended without a verdict, while the counters that may prove one were not sampled since */
+  private readonly unsampled = new Set<Exchange>();
   /** findings whose counters may not have been sampled since, by id: the end of the exchange */
   private readonly uncounted = new Map<string, number>();
   private readonly unexplained_: Unexplained[] = [];
@@ -196,6 +198,8 @@ export class Explainer implements Registry {
     for (const exchange of [...this.open].sort((a, b) => a.startedAt - b.startedAt || a.id - b.id))
       this.close(exchange, 0);
     while (this.due.size > 0) this.judgeNext();
+    this.judgeSampled(Infinity);
+    while (this.due.size > 0) this.judgeNext();
     this.recount(Infinity);
     return this.take();
   }
@@ -276,6 +280,7 @@ export class Explainer implements Registry {
       this.tcp.expire(time);
       this.transfers.expire(time);
       this.dns.expire(time);
+      this.judgeSampled(time);
       this.recount(time);
     } else source.world.learn(fact, time, { session: source.id, seq: cursor.seq });
   }
@@ -344,6 +349,7 @@ export class Explainer implements Registry {
   private drop(exchange: Exchange): void {
     this.held.remove(exchange);
     this.due.leave(exchange);
+    this.unsampled.delete(exchange);
   }
 
   private keep(entry: Unexplained): void {
@@ -361,20 +367,32 @@ export class Explainer implements Registry {
     this.due.join(exchange);
   }
 
-  /** Judges the one that waits longest; one that has ended goes with it. */
+  /** Judges the one that waits longest; one that has ended goes when there is a verdict, or can be none. */
   private judgeNext(): void {
     const exchange = this.due.shift()!;
     const view = this.caseOf(exchange);
     const found = this.diagnose(exchange, view);
     if (found) this.held.keep(exchange);
     if (!this.held.trackerOf(exchange)) {
-      const entry = found
-        ? null
-        : unexplained(view, this.findingId('unexplained', exchange), this.iso(exchange));
-      if (entry) this.keep(entry);
-      this.drop(exchange);
+      if (found) this.drop(exchange);
+      else if (!this.unsampled.has(exchange)) this.unsampled.add(exchange);
+      else {
+        const entry = unexplained(
+          view,
+          this.findingId('unexplained', exchange),
+          this.iso(exchange),
+        );
+        if (entry) this.keep(entry);
+        this.drop(exchange);
+      }
     }
     exchange.rest();
+  }
+
+  /** Those without a verdict are judged once more when the counters have been sampled after their end. */
+  private judgeSampled(time: number): void {
+    for (const exchange of this.unsampled)
+      if ((exchange.endedAt || exchange.lastTime) + SAMPLED_AFTER <= time) this.due.join(exchange);
   }
 
   /** Asks every diagnoser; publishes what is new. @returns whether there is a verdict */

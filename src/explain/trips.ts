@@ -56,7 +56,7 @@ export function deliveredAttempts(exchange: Case): Set<number> {
   return new Set(arrived.map((o) => o.attempt));
 }
 
-/** Does the packet's destination belong to the namespace it was seen in? */
-function isForUs(o: Observation): boolean {
+/** Does the packet’s destination belong to the namespace it was seen in? */
+export function isForUs(o: Observation): boolean {
   return !o.tunnel && o.world.owns(o.netns, o.headers.flow.destination(o.record).address);
 }

@@ -1,6 +1,12 @@
 /** sysctls that decide what becomes of a packet and how long a client waits (under /proc/sys), and what each decides. */
 const SETTINGS: Readonly<Record<string, string>> = {
   'net/core/txrehash': 'a retransmitted SYN takes another hash, and so another outer port',
+  'net/core/somaxconn': 'the longest accept queue that listen() may ask for',
+  'net/core/rmem_default': 'bytes of a receive buffer, unless the program sets it',
+  'net/core/rmem_max': 'bytes that a program may set it to',
+  'net/ipv4/tcp_abort_on_overflow': 'a full accept queue resets a finished handshake',
+  'net/ipv4/tcp_max_syn_backlog': 'half-open connections, where there are no SYN cookies',
+  'net/ipv4/tcp_syncookies': 'a full SYN queue is answered with cookies (1), or drops SYNs (0)',
   'net/ipv4/tcp_syn_retries': 'SYNs after the first',
   'net/ipv4/tcp_synack_retries': 'SYN-ACKs after the first',
   'net/ipv4/tcp_syn_linear_timeouts': 'SYN gaps of 1 s before they double',

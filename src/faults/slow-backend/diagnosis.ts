@@ -1,4 +1,4 @@
-import { whatOf } from '../../explain/attempts.js';
+import { isRequest, whatOf } from '../../explain/attempts.js';
 import type { Case, Diagnoser, Upstream } from '../../explain/diagnose.js';
 import { attemptsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
 import type { Claim, RuledOut } from '../../explain/finding.js';
@@ -8,6 +8,9 @@ import { subjectOf } from '../../explain/subject.js';
 import { deliveredAttempts, tripsOf, type Trip } from '../../explain/trips.js';
 import { place } from '../../explain/unexplained.js';
 import { toMicroseconds } from '../../explain/wording.js';
+
+/** What the stack itself answers leaves within this, ns. */
+const AT_ONCE = 20e6;
 
 /** Where the time between a question and its answer went, ms. */
 interface Split {
@@ -36,7 +39,7 @@ export const slowBackend: Diagnoser = {
     const { server } = slowest;
     if (server < exchange.slowMs || server < total / 2) return null;
     const { delivered, left } = slowest.trip;
-    if (harmed(exchange, left.time)) return null;
+    if (harmed(exchange, left.time) || answersRepeat(exchange, slowest.trip)) return null;
 
     const { world } = delivered;
     const node = world.netnsName(delivered.netns);
@@ -137,6 +140,26 @@ function waitedFor(exchange: Case, { trip, server }: Split): Upstream | null {
 /** Was a packet of it dropped before the answer left? Later a client that gave up refuses it, rightly. */
 function harmed(exchange: Case, left: number): boolean {
   return exchange.observations.some((o) => o.point === 'packet.drop' && o.time <= left);
+}
+
+/**
+ * Did the SYN-ACK leave as soon as a repeat of the SYN came? Then the SYNs before it were not answered
+ * late but never: a listening socket without room drops them in silence.
+ */
+function answersRepeat({ kind, observations }: Case, { delivered, left }: Split['trip']): boolean {
+  const latest = observations.findLast(
+    (o) =>
+      o.point === 'device.receive' &&
+      o.netns === delivered.netns &&
+      o.time <= left.time &&
+      isRequest(o),
+  );
+  return (
+    kind === 'tcp-connect' &&
+    latest !== undefined &&
+    latest.attempt !== delivered.attempt &&
+    left.time - latest.time < AT_ONCE
+  );
 }
 
 function ruledOut(exchange: Case, slowest: Split, splits: readonly Split[]): RuledOut[] {

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Finding } from '../../src/explain/finding.js';
+import { faultLab } from './fault-labs.js';
+import type { LabReport } from './skbwhy.js';
+
+/** Each faulty client has its finding, of this form, and its delay is what the client measured. */
+function assertFull(report: LabReport, defect: string, confidence: string): Finding[] {
+  assert.deepEqual(report.unexplained, []);
+  const clients = report.clients.filter((client) => client.purpose === 'faulty');
+  assert.equal(report.findings.length, clients.length);
+  const delays = report.findings.map((finding) => finding.delayMs).sort((a, b) => a - b);
+  const measured = clients.map((client) => client.connectMs ?? 0).sort((a, b) => a - b);
+  for (const finding of report.findings) {
+    assert.equal(finding.verdict, 'receive-buffer-full');
+    assert.equal(finding.defect, defect);
+    assert.equal(finding.confidence, confidence);
+    assert.equal(finding.outcome, 'recovered');
+    assert.ok(finding.remedies.length > 0 && finding.ruledOut.length > 0);
+    for (const claim of finding.chain) assert.ok(claim.evidence.length > 0, claim.claim);
+    for (const verdict of ['no-listener', 'policy-drop', 'lost-on-the-wire'])
+      assert.ok(finding.ruledOut.some((other) => other.verdict === verdict));
+  }
+  delays.forEach((delay, i) =>
+    assert.ok(Math.abs(delay - measured[i]!) < 50, `${delay}, client ${measured[i]} ms`),
+  );
+  return report.findings;
+}
+
+describe('a socket without room', { concurrency: 2 }, () => {
+  for (const [resolver, wait] of [
+    ['musl', 2500],
+    ['glibc', 5000],
+  ] as const)
+    test(`a DNS server’s buffer is full, and a resolver like ${resolver}’s asks again`, async () => {
+      const report = await faultLab('receive-buffer-full', { resolver, clients: 2 });
+      for (const finding of assertFull(report, 'socket-buffer', 'proved')) {
+        assert.match(finding.title, /receive buffer of UDP 10\.81\.2\.2:53 in \S+-server was full/);
+        assert.match(finding.summary, new RegExp(`${resolver}’s schedule`));
+        assert.ok(Math.abs(finding.delayMs - wait) < 250, `${finding.delayMs} ms`);
+        assert.equal(finding.attempts[0]?.dropReason, 'SOCKET_RCVBUFF');
+        assert.ok(finding.counters.some(({ name }) => name === 'Udp.RcvbufErrors'));
+      }
+    });
+
+  test('a resolver’s own buffer is full of answers', async () => {
+    const report = await faultLab('receive-buffer-full', { full: 'resolver-buffer', clients: 2 });
+    for (const finding of assertFull(report, 'socket-buffer', 'proved')) {
+      assert.match(finding.title, /UDP 10\.81\.1\.2:5353 in \S+-client was full/);
+      assert.match(finding.summary, /the answer to query 1 .* the resolver’s socket/);
+    }
+  });
+
+  for (const settings of [{}, { family: 'ipv6', clients: 3 }, { seconds: 0.5 }])
+    test(`nobody comes to accept(), the accept queue is full: ${JSON.stringify(settings)}`, async () => {
+      const report = await faultLab('receive-buffer-full', { full: 'accept-queue', ...settings });
+      for (const finding of assertFull(report, 'accept-queue', 'likely')) {
+        assert.deepEqual(
+          finding.chain.map((claim) => claim.claim),
+          ['arrived', 'ignored', 'accept-queue-full', 'room-again'],
+        );
+        assert.match(finding.summary, /TcpExtListenOverflows|accept queue/);
+        assert.ok(finding.counters.some(({ name }) => name === 'TcpExt.ListenOverflows'));
+      }
+    });
+
+  for (const full of ['syn-queue', 'syn-backlog'])
+    test(`half-open connections fill it (${full}), unless there are SYN cookies`, async () => {
+      const [report, harmless] = await Promise.all([
+        faultLab('receive-buffer-full', { full }),
+        faultLab('receive-buffer-full', { full, syncookies: true }),
+      ]);
+      for (const finding of assertFull(report, 'syn-queue', 'likely')) {
+        assert.match(finding.title, /the SYN queue of TCP 10\.81\.2\.2:8080/);
+        assert.match(finding.summary, /tcp_syncookies = 0/);
+        const limit = full === 'syn-backlog' ? 'three quarters of tcp_max_syn_backlog' : 'backlog';
+        assert.ok(finding.summary.includes(limit));
+      }
+      assert.deepEqual(harmless.findings, []);
+      assert.deepEqual(harmless.unexplained, []);
+      assert.ok(harmless.clients.every((client) => client.ok));
+    });
+
+  test('a connect that is given up has its finding too', async () => {
+    const report = await faultLab('receive-buffer-full', {
+      full: 'accept-queue',
+      seconds: 20,
+      timeout: 2.5,
+    });
+    assert.deepEqual(
+      report.findings.map(({ verdict, defect, outcome }) => ({ verdict, defect, outcome })),
+      [{ verdict: 'receive-buffer-full', defect: 'accept-queue', outcome: 'failed' }],
+    );
+    assert.deepEqual(report.unexplained, []);
+  });
+
+  test('where the server’s namespace was not traced, it is not blamed', async () => {
+    const report = await faultLab(
+      'receive-buffer-full',
+      { full: 'accept-queue' },
+      ...['--netns', 'client', 'node'],
+    );
+    for (const finding of report.findings) {
+      assert.equal(finding.verdict, 'lost-on-the-wire');
+      assert.equal(finding.confidence, 'possible');
+    }
+  });
+});
