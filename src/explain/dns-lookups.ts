@@ -19,6 +19,10 @@ import type { Registry, Seen, Tracker } from './tracker.js';
 
 /** How long an answer that has arrived may still be refused by its socket, ns. */
 const TAKING = 20e6;
+/** How long a packet that was repeated may be on its way, ns. */
+const LIFETIME = 5e9;
+/** How much later than its time an event may come, ns; the same question may be asked again soon. */
+const OUT_OF_ORDER = 50e6;
 /** How soon after a name that does not exist the next one of the search list is asked for, ns. */
 const NEXT_STEP = 250e6;
 /** Longer than any resolver waits before it repeats (glibc 5 s, options timeout up to 30), ns. */
@@ -102,6 +106,14 @@ export class Lookup extends Exchange {
     super('dns-lookup', 0, netns, startedAt);
   }
 
+  /** The number here of a query of a lookup that turned out to be a part of this one. */
+  take(query: Query): number {
+    const known = this.queries.findIndex(
+      ({ id, name, type }) => id === query.id && name === query.name && type === query.type,
+    );
+    return known >= 0 ? known : this.queries.push({ ...query, sentIn: new Set() }) - 1;
+  }
+
   get answered(): boolean {
     // Once it asks over TCP it does not listen to UDP any more.
     if (this.retry) return this.retry.openedAt !== 0;
@@ -170,15 +182,19 @@ export class DnsLookups implements Tracker {
 
   forget(exchange: Exchange, early: boolean): void {
     const lookup = exchange as Lookup;
+    this.leave(lookup);
+    // What is still on its way, or comes out of order, belongs to nothing any more.
+    const repeated = early || lookup.attempts.length > lookup.queries.length;
+    this.done.add(lookup.keys, lookup.lastTime + (repeated ? LIFETIME : OUT_OF_ORDER));
+  }
+
+  private leave(lookup: Lookup): void {
     this.ending.delete(lookup);
     for (const query of lookup.queries)
       if (this.waiting.get(subjectKey(query))?.lookup === lookup)
         this.waiting.delete(subjectKey(query));
     for (const key of lookup.keys)
       if (this.byKey.get(key)?.lookup === lookup) this.byKey.delete(key);
-    // Repeats that are still on their way belong to nothing any more.
-    if (early || lookup.attempts.length > lookup.queries.length)
-      this.done.add(lookup.keys, lookup.lastTime);
     const recent = this.recent.get(lookup.client)?.filter((other) => other !== lookup) ?? [];
     if (recent.length > 0) this.recent.set(lookup.client, recent);
     else this.recent.delete(lookup.client);
@@ -246,41 +262,44 @@ export class DnsLookups implements Tracker {
     const own = flow.key(bytes);
     const key = own + question;
     const client = sourceKey(own) + question;
-    let known = this.byKey.get(key) ?? this.byKey.get(client);
-    if (!known && (this.done.has(key, time) || this.done.has(client, time))) return;
-    let original = '';
-    let translated = '';
-    if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
-      original = tupleKey(bytes, base + AT.original) + question;
-      translated = reverseKey(tupleKey(bytes, base + AT.reply)) + question;
-      known ??= this.byKey.get(original) ?? this.byKey.get(translated);
-      if (point === Point['nat.setup'] && (cursor.ctStatus & IPS_DST_NAT) !== 0)
-        this.translations.set(
-          formatEndpoint(keyEndpoints(tupleKey(bytes, base + AT.original)).destination),
-          {
-            backend: formatEndpoint(keyEndpoints(tupleKey(bytes, base + AT.reply)).source),
-            time,
-            session,
-            seq: cursor.seq,
-          },
-        );
-    }
-    known ??= this.ask(flow, bytes, cursor.netns, time, readDns(bytes, at, end)!);
+    const translated = !tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0;
+    const original = translated ? tupleKey(bytes, base + AT.original) : own;
+    const before = original + question;
+    const after = translated ? reverseKey(tupleKey(bytes, base + AT.reply)) + question : key;
+    let known = this.byKey.get(before) ?? this.byKey.get(key) ?? this.byKey.get(client);
+    known ??= this.byKey.get(after);
+    if (!known && this.done.have([before, key, client, after], time)) return;
+    if (translated && point === Point['nat.setup'] && (cursor.ctStatus & IPS_DST_NAT) !== 0)
+      this.translations.set(
+        formatEndpoint(keyEndpoints(tupleKey(bytes, base + AT.original)).destination),
+        {
+          backend: formatEndpoint(keyEndpoints(tupleKey(bytes, base + AT.reply)).source),
+          time,
+          session,
+          seq: cursor.seq,
+        },
+      );
+    known ??= this.ask(original, cursor.netns, time, readDns(bytes, at, end)!);
     if (!known) return;
     const { lookup, query } = known;
     this.alias(key, known);
     this.alias(client, known);
-    if (original) {
-      this.alias(original, known);
-      this.alias(translated, known);
+    if (translated) {
+      this.alias(before, known);
+      this.alias(after, known);
     }
     const drop = point === Point['packet.drop'];
+    const { netns } = lookup;
+    // Only the client's own flows are those it sent in.
+    if (lookup.beganAt(cursor, session, time) && lookup.netns !== netns)
+      for (const { sentIn } of lookup.queries) sentIn.clear();
     const ipId = headers.flow.identification(bytes);
     const previous = lookup.attempts.length;
     if (!drop || !lookup.attempts.some((attempt) => attempt.message === query)) {
       const again = lookup.arrive(placeOf(cursor), ipId, time, query);
-      if (again && cursor.netns === lookup.netns) {
-        lookup.queries[query]!.sentIn.add(own);
+      const { sentIn } = lookup.queries[query]!;
+      if (cursor.netns === lookup.netns && (again || sentIn.size === 0)) {
+        sentIn.add(own);
         this.tally(own).asked++;
       }
       if (again && previous > 0) this.registry.judge(lookup);
@@ -334,15 +353,15 @@ export class DnsLookups implements Tracker {
 
   /** The lookup that a new question belongs to: A with AAAA, another server, the next search-list step, or a new one. */
   private ask(
-    flow: Layer,
-    bytes: Buffer,
+    flow: string,
     netns: number,
     time: number,
     message: DnsMessage,
   ): Known | undefined {
-    const client = addressOf(flow.key(bytes));
+    const client = addressOf(flow);
+    const { port } = keyEndpoints(flow).source;
     const recent = this.recent.get(client) ?? [];
-    let lookup = recent.findLast((other) => continues(other, message, flow.sport, time));
+    let lookup = recent.findLast((other) => continues(other, message, port, time));
     if (!lookup) {
       lookup = new Lookup(netns, time, client);
       if (!this.registry.begin(lookup, this)) return undefined;
@@ -354,7 +373,7 @@ export class DnsLookups implements Tracker {
     if (asked >= 0) return { lookup, query: asked };
     lookup.queries.push({
       id: message.id,
-      port: flow.sport,
+      port,
       name: message.name,
       type: message.type,
       sentAt: time,
@@ -373,9 +392,23 @@ export class DnsLookups implements Tracker {
   }
 
   private alias(key: string, known: Known): void {
-    if (this.byKey.get(key)?.lookup === known.lookup) return;
+    const other = this.byKey.get(key);
+    if (other?.lookup === known.lookup) return;
     this.byKey.set(key, known);
     known.lookup.keys.push(key);
+    // Behind NAT it was seen first: in another session, or out of order.
+    if (other?.lookup.keys[0] === key) this.unite(known.lookup, other.lookup);
+  }
+
+  private unite(whole: Lookup, part: Lookup): void {
+    const queries = part.queries.map((query) => whole.take(query));
+    whole.absorb(part, (message) => queries[message]!);
+    for (const key of part.keys) {
+      const known = this.byKey.get(key);
+      if (known?.lookup === part) this.alias(key, { lookup: whole, query: queries[known.query]! });
+    }
+    this.leave(part);
+    this.registry.unite(whole, part);
   }
 
   private end(lookup: Lookup): void {

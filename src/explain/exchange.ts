@@ -32,6 +32,8 @@ export class Exchange {
   lastTime: number;
   /** findings published about it: their revisions by id */
   revisions: Map<string, number> | null = null;
+  /** when it was first told of, which names it: `startedAt` may still go back */
+  readonly begunAt: number;
   /** cached for the diagnosis, invalid when records were added */
   private decoded: Observation[] | null = null;
   private readonly entries: Entry[] = [];
@@ -46,14 +48,27 @@ export class Exchange {
     /** TCP: initial sequence number */
     readonly isn: number,
     /** namespace in which its first packet was seen */
-    readonly netns: number,
-    readonly startedAt: number,
+    public netns: number,
+    public startedAt: number,
   ) {
+    this.begunAt = startedAt;
     this.lastTime = startedAt;
   }
 
   get delayMs(): number {
     return ((this.endedAt || this.lastTime) - this.startedAt) / 1e6;
+  }
+
+  /**
+   * A request of it was seen: where it is the earliest by the clock, but was told late, the exchange
+   * began there. Clocks of several sessions are not compared.
+   * @returns whether its beginning moved
+   */
+  beganAt(cursor: Cursor, session: number, time: number): boolean {
+    if (time >= this.startedAt || session !== this.entries[0]?.session) return false;
+    this.startedAt = time;
+    this.netns = cursor.netns;
+    return true;
   }
 
   /**
@@ -70,6 +85,7 @@ export class Exchange {
     );
     if (current?.ipId === ipId && !current.places.includes(place)) {
       current.places.push(place);
+      current.startedAt = Math.min(current.startedAt, time);
       return false;
     }
     this.attempts.push({ startedAt: time, message, ipId, places: [place] });
@@ -124,6 +140,31 @@ export class Exchange {
     this.decoded = null;
   }
 
+  /**
+   * Takes over another one that turned out to be a part of it: a packet that was seen behind NAT
+   * before it was seen in front of it, in another session or out of order.
+   * @param messageOf what the other one's message is here
+   */
+  absorb(part: Exchange, messageOf = (message: number): number => message): void {
+    const mine = [...this.attempts];
+    const theirs = part.attempts.map((attempt) => {
+      const moved = { ...attempt, message: messageOf(attempt.message) };
+      const same = mine.find((other) => isSame(other, moved));
+      if (same) same.places.push(...moved.places);
+      else this.attempts.push(moved);
+      return same ?? moved;
+    });
+    this.attempts.sort((a, b) => a.startedAt - b.startedAt);
+    const numberOf = (attempts: readonly Attempt[], n: number): number =>
+      Math.max(this.attempts.indexOf(attempts[n - 1]!) + 1, 1);
+    for (const entry of this.entries) entry.attempt = numberOf(mine, entry.attempt);
+    for (const { session, seq, at, size, attempt } of part.entries)
+      this.addRecord(part.arena.subarray(at, at + size), session, seq, numberOf(theirs, attempt));
+    this.dropped ||= part.dropped;
+    this.reset ||= part.reset;
+    this.lastTime = Math.max(this.lastTime, part.lastTime);
+  }
+
   /** Forgets what was decoded: it takes many times the records' own memory. */
   rest(): void {
     this.decoded = null;
@@ -151,6 +192,18 @@ export interface Attempt {
   ipId: number;
   /** where its packet was seen, see `placeOf` */
   places: number[];
+}
+
+/** Copies of one packet are seen within so long, ns; it is repeated later. */
+const ON_ITS_WAY = 0.5e9;
+
+/** Do two exchanges that are one mean the same attempt? NAT leaves the IP identification as it is. */
+function isSame(a: Attempt, b: Attempt): boolean {
+  return (
+    a.message === b.message &&
+    a.ipId === b.ipId &&
+    (a.ipId !== 0 || Math.abs(a.startedAt - b.startedAt) < ON_ITS_WAY)
+  );
 }
 
 const MAX_RECORDS = 4096;

@@ -27,6 +27,8 @@ import { count, toMicroseconds } from './wording.js';
 
 /** What the end of the session cut in its first moments is left alone. */
 const CUT_MS = 500;
+/** How long after its end an exchange waits for what is told late, ns: by another session, or out of order. */
+const LINGER = 20e6;
 /** Exchanges in memory, unless told otherwise. */
 export const MAX_EXCHANGES = 50_000;
 
@@ -103,6 +105,8 @@ export class Explainer implements Registry {
   private readonly worlds: World[];
   private readonly headers = new Headers();
   private readonly held: HeldExchanges;
+  /** those that ended as they should not have, by when they are judged at last */
+  private readonly ending = new Map<Exchange, number>();
   /** to be judged, the longest waiting first */
   private readonly due = new Line<Exchange>();
   private readonly pace = new JudgementPace();
@@ -180,6 +184,7 @@ export class Explainer implements Registry {
       if (time > source.lastTime) {
         this.pace.pass(time - source.lastTime);
         source.lastTime = time;
+        if (this.ending.size > 0) this.settle(time);
       }
       if (cursor.isFact) this.fact(source, cursor, time);
       else {
@@ -195,6 +200,7 @@ export class Explainer implements Registry {
   /** The session ended: what is still open is judged as it stands. */
   finish(): Finding[] {
     this.dns.settle();
+    this.settle(Infinity);
     for (const exchange of [...this.open].sort((a, b) => a.startedAt - b.startedAt || a.id - b.id))
       this.close(exchange, 0);
     while (this.due.size > 0) this.judgeNext();
@@ -326,7 +332,7 @@ export class Explainer implements Registry {
 
   close(exchange: Exchange, time: number, outcome?: 'recovered' | 'failed'): void {
     const tracker = this.held.trackerOf(exchange);
-    if (!tracker) return;
+    if (!tracker || this.ending.has(exchange)) return;
     if (outcome) {
       exchange.outcome = outcome;
       exchange.endedAt = time;
@@ -337,17 +343,34 @@ export class Explainer implements Registry {
       exchange.attempts.length <= 1 &&
       !exchange.dropped &&
       this.now() - exchange.startedAt < CUT_MS * 1e6;
-    tracker.forget(exchange, false);
-    if (cut || tracker.isHealthy(exchange)) this.drop(exchange);
-    else {
-      this.held.end(exchange);
-      this.judge(exchange);
+    if (cut || tracker.isHealthy(exchange)) {
+      tracker.forget(exchange, false);
+      this.drop(exchange);
+    } else if (outcome) {
+      this.held.suspect(exchange);
+      this.ending.set(exchange, this.now() + LINGER);
+    } else this.end(exchange);
+  }
+
+  /** Ends those that have waited until `time`. */
+  private settle(time: number): void {
+    for (const [exchange, until] of this.ending) {
+      if (until > time) break;
+      this.end(exchange);
     }
+  }
+
+  private end(exchange: Exchange): void {
+    this.ending.delete(exchange);
+    this.held.trackerOf(exchange)?.forget(exchange, false);
+    this.held.end(exchange);
+    this.judge(exchange);
   }
 
   /** Nothing more is to be said of it. */
   private drop(exchange: Exchange): void {
     this.held.remove(exchange);
+    this.ending.delete(exchange);
     this.due.leave(exchange);
     this.unsampled.delete(exchange);
   }
@@ -360,6 +383,18 @@ export class Explainer implements Registry {
 
   private now(): number {
     return Math.max(...this.sources.map((source) => source.lastTime));
+  }
+
+  unite(whole: Exchange, part: Exchange): void {
+    this.seen[part.kind]--;
+    // What was said of a part of it does not hold any more.
+    for (const id of part.revisions?.keys() ?? [])
+      if (this.published.delete(id)) {
+        this.uncounted.delete(id);
+        this.ever.findings--;
+      }
+    if (this.due.leave(part)) this.judge(whole);
+    this.drop(part);
   }
 
   judge(exchange: Exchange): void {
@@ -570,7 +605,7 @@ export class Explainer implements Registry {
   }
 
   private findingId(verdict: string, exchange: Exchange): string {
-    return `${verdict}-${(exchange.startedAt - this.sources[0]!.startNs).toString(36)}-${exchange.isn.toString(36)}`;
+    return `${verdict}-${(exchange.begunAt - this.sources[0]!.startNs).toString(36)}-${exchange.isn.toString(36)}`;
   }
 
   private iso(exchange: Exchange): string {

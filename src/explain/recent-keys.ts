@@ -1,20 +1,22 @@
 import { BoundedMap } from './bounded-map.js';
 
-/** How long a packet may be on its way, ns. */
-const LIFETIME = 5e9;
 const MAX_KEYS = 16_384;
 
 /** Keys of exchanges that ended a moment ago: later packets of theirs begin nothing new. */
 export class RecentKeys {
-  private readonly times = new BoundedMap<string, number>(MAX_KEYS);
+  private readonly untils = new BoundedMap<string, number>(MAX_KEYS);
 
-  /** @param time when the exchange was last heard of, CLOCK_MONOTONIC ns */
-  add(keys: readonly string[], time: number): void {
-    for (const key of keys) this.times.set(key, time);
+  /** @param until when a packet of it is another exchange's, CLOCK_MONOTONIC ns */
+  add(keys: readonly string[], until: number): void {
+    for (const key of keys) this.untils.set(key, until);
   }
 
-  has(key: string, time: number): boolean {
-    const last = this.times.get(key);
-    return last !== undefined && time - last < LIFETIME;
+  /** Is one of a packet's keys such a key? Then its others are, too. */
+  have(keys: readonly string[], time: number): boolean {
+    let latest = 0;
+    for (const key of keys) latest = Math.max(latest, this.untils.get(key) ?? 0);
+    if (latest <= time) return false;
+    for (const key of keys) if (!this.untils.has(key)) this.untils.set(key, latest);
+    return true;
   }
 }

@@ -15,6 +15,8 @@ import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import { RecentKeys } from './recent-keys.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
+/** How long a packet may be on its way, ns. */
+const LIFETIME = 5e9;
 /** Sockets between connect() and their first SYN. */
 const MAX_PENDING_SOCKETS = 4096;
 
@@ -35,7 +37,7 @@ class Connect extends Exchange {
     netns: number,
     startedAt: number,
     /** the flow of its first SYN, as first seen; '' when none was */
-    readonly flow: string,
+    public flow: string,
   ) {
     super('tcp-connect', isn, netns, startedAt);
   }
@@ -70,10 +72,10 @@ export class TcpConnects implements Tracker {
     );
   }
 
-  forget(connect: Exchange, early: boolean): void {
+  forget(connect: Exchange): void {
     for (const key of connect.keys) if (this.byKey.get(key) === connect) this.byKey.delete(key);
-    // What is still on its way belongs to nothing any more.
-    if (early || connect.attempts.length > 1) this.done.add(connect.keys, connect.lastTime);
+    // What is still on its way, or comes out of order, belongs to nothing any more.
+    this.done.add(connect.keys, connect.lastTime + LIFETIME);
     if (connect.sock && this.bySocket.get(connect.sock) === connect)
       this.bySocket.delete(connect.sock);
   }
@@ -129,26 +131,26 @@ export class TcpConnects implements Tracker {
     const own = flow.key(bytes);
     const key = keyOf(own, isn);
     const client = keyOf(sourceKey(own), isn);
-    let connect = this.byKey.get(key) ?? this.byKey.get(client);
-    if (!connect && (this.done.has(key, time) || this.done.has(client, time))) return;
+    // The entry of a tunnel packet is that of the tunnel.
+    const translated = !tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0;
+    const before = translated ? keyOf(tupleKey(bytes, base + AT.original), isn) : key;
+    const after = translated ? keyOf(reverseKey(tupleKey(bytes, base + AT.reply)), isn) : key;
+    let connect = this.byKey.get(before) ?? this.byKey.get(key) ?? this.byKey.get(client);
+    connect ??= this.byKey.get(after);
+    if (!connect && this.done.have([before, key, client, after], time)) return;
     // A first SYN that waited for a neighbour until it died began when connect() was called.
     const drop = point === Point['packet.drop'];
     const began = drop ? (this.pending.get(cursor.sock)?.time ?? time) : time;
-    // The entry of a tunnel packet is that of the tunnel.
-    if (!tunnel && (cursor.ctStatus & (IPS_SRC_NAT | IPS_DST_NAT)) !== 0) {
-      const original = keyOf(tupleKey(bytes, base + AT.original), isn);
-      const translated = keyOf(reverseKey(tupleKey(bytes, base + AT.reply)), isn);
-      connect ??= this.byKey.get(original) ?? this.byKey.get(translated);
-      connect ??= this.begin(isn, cursor.netns, began, own);
-      if (!connect) return;
-      this.alias(connect, original);
-      this.alias(connect, translated);
-    }
     connect ??= this.begin(isn, cursor.netns, began, own);
     if (!connect) return;
     this.alias(connect, key);
     this.alias(connect, client);
+    if (translated) {
+      this.alias(connect, before);
+      this.alias(connect, after);
+    }
 
+    if (!drop && connect.beganAt(cursor, session, time)) connect.flow = own;
     const ipId = headers.flow.identification(bytes);
     const previous = connect.attempts.length;
     if (!drop || previous === 0) {
@@ -203,9 +205,20 @@ export class TcpConnects implements Tracker {
   }
 
   private alias(connect: Connect, key: string): void {
-    if (this.byKey.get(key) === connect) return;
+    const other = this.byKey.get(key);
+    if (other === connect) return;
     this.byKey.set(key, connect);
     connect.keys.push(key);
+    // Behind NAT it was seen first: in another session, or out of order.
+    if (other?.keys[0] === key) this.unite(connect, other);
+  }
+
+  private unite(whole: Connect, part: Connect): void {
+    if (part.sock !== 0) this.bySocket.delete(part.sock);
+    if (whole.sock === 0 && part.sock !== 0) this.bySocket.set((whole.sock = part.sock), whole);
+    whole.absorb(part);
+    for (const key of part.keys) this.alias(whole, key);
+    this.registry.unite(whole, part);
   }
 
   /** Ties the socket that connect() was called on to the exchange of its first SYN. */

@@ -40,6 +40,8 @@ export interface Registry {
   begin(exchange: Exchange, tracker: Tracker): boolean;
   /** Something happened that may prove a cause: it is judged soon, once for all that happens until then. */
   judge(exchange: Exchange): void;
+  /** Two exchanges under way turned out to be one: `part` is not followed any more. */
+  unite(whole: Exchange, part: Exchange): void;
   /** @param time when it ended, CLOCK_MONOTONIC ns; 0: it did not, the session did */
   close(exchange: Exchange, time: number, outcome?: 'recovered' | 'failed'): void;
   readonly open: Iterable<Exchange>;
