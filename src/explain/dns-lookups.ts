@@ -352,12 +352,7 @@ export class DnsLookups implements Tracker {
   }
 
   /** The lookup that a new question belongs to: A with AAAA, another server, the next search-list step, or a new one. */
-  private ask(
-    flow: string,
-    netns: number,
-    time: number,
-    message: DnsMessage,
-  ): Known | undefined {
+  private ask(flow: string, netns: number, time: number, message: DnsMessage): Known | undefined {
     const client = addressOf(flow);
     const { port } = keyEndpoints(flow).source;
     const recent = this.recent.get(client) ?? [];
