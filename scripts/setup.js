@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
  * Makes a checkout ready to run: system packages, npm packages, build. Does only what is missing,
- * and says in one line what it does and why. `--test`: also what the tests and `npm run bpf` need.
+ * and says in one line what it does and why. `--test`: also what the tests and `npm run bpf` need;
+ * `--kernels`: what the tests on other kernels need.
  *
  * Plain JavaScript without dependencies: it runs before anything is installed.
  */
@@ -58,6 +59,29 @@ const TEST = [
   },
 ];
 
+/** Guests with other kernels, and the build of the one with the old faults. */
+const KERNELS = [
+  { name: 'qemu-system-x86', why: 'boots other kernels', command: 'qemu-system-x86_64' },
+  { name: 'busybox-static', why: 'starts a guest', file: '/bin/busybox' },
+  { name: 'cpio', why: 'starts a guest', command: 'cpio' },
+  { name: 'kmod', why: 'the modules of a guest', command: 'depmod' },
+  { name: 'xz-utils', why: 'unpacks kernels', command: 'xz' },
+  { name: 'zstd', why: 'unpacks kernels', command: 'zstd' },
+  { name: 'lz4', why: 'packs a kernel', command: 'lz4' },
+  {
+    name: 'debian-archive-keyring',
+    why: 'verifies kernels',
+    file: '/usr/share/keyrings/debian-archive-keyring.gpg',
+  },
+  { name: 'make', why: 'builds a kernel', command: 'make' },
+  { name: 'gcc', why: 'builds a kernel', command: 'gcc' },
+  { name: 'flex', why: 'builds a kernel', command: 'flex' },
+  { name: 'bison', why: 'builds a kernel', command: 'bison' },
+  { name: 'bc', why: 'builds a kernel', command: 'bc' },
+  { name: 'libelf-dev', why: 'builds a kernel', file: '/usr/include/libelf.h' },
+  { name: 'dwarves', why: "a kernel's BTF", command: 'pahole' },
+];
+
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 checkNode();
 // what the dynamic linker finds, one library a line
@@ -66,6 +90,7 @@ const packages = [
   ...RUN_TIME,
   ...(fs.existsSync(FFI) && npmPackagesFit() ? [] : FFI_BUILD),
   ...(process.argv.includes('--test') ? TEST : []),
+  ...(process.argv.includes('--kernels') ? KERNELS : []),
 ];
 const news = installSystemPackages(packages.filter((each) => !isThere(each)));
 if (!npmPackagesFit() || (news && !fs.existsSync(FFI))) installNpmPackages();

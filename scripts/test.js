@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `node scripts/test.js [unit] [replay] [live] [web]`: sets up, checks style, runs these tests. All
+ * `node scripts/test.js [unit] [replay] [live] [web] [vm]`: sets up, checks style, runs these tests. All
  * is run, also after a failure; exit 1 when anything failed, or, with CI in the environment, when a
  * test other than a unit test was skipped.
  */
@@ -16,7 +16,8 @@ const kinds = process.argv.slice(2);
 const whole = kinds.length > 1;
 const results = [];
 
-if ((await node('scripts/setup.js', '--test')) !== 0) process.exit(1);
+const needs = new Set(kinds.map((kind) => (kind === 'vm' ? '--kernels' : '--test')));
+if ((await node('scripts/setup.js', ...needs)) !== 0) process.exit(1);
 if (whole) {
   await step('lint', node('node_modules/.bin/eslint', '.'));
   await step('format', node('node_modules/.bin/prettier', '--check', '--log-level=warn', '.'));
@@ -44,10 +45,10 @@ async function runTests(kind) {
   const tap = path.join(folder, 'results.tap');
   const status = await node(
     '--test',
-    // live tests share one kernel
-    ...(['live', 'web'].includes(kind) ? ['--test-concurrency=1'] : []),
-    // nothing hangs for ever: a quarter of an hour for a file
-    '--test-timeout=900000',
+    // live tests share one kernel, guests the processors
+    ...(['live', 'web', 'vm'].includes(kind) ? ['--test-concurrency=1'] : []),
+    // nothing hangs for ever: a quarter of an hour for a file, three hours for all kernels
+    `--test-timeout=${kind === 'vm' ? 3 * 3600e3 : 900e3}`,
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
     '--test-reporter=tap',

@@ -1,4 +1,4 @@
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { run } from './run.js';
 
@@ -14,6 +14,9 @@ const SUITES = [
 
 /** The folder of each part on a mirror. */
 const FOLDERS = { Debian: 'debian', 'Debian-Security': 'debian-security' } as const;
+
+/** Package lists younger than this are not fetched again, ms. */
+const FRESH_MS = 24 * 3600e3;
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
@@ -48,8 +51,23 @@ export class DebianArchive {
       writeFile(path.join(folder, 'status'), ''),
       writeFile(path.join(folder, 'apt.conf'), configuration(folder)),
     ]);
-    await archive.apt('apt-get', ['update', '-qq']);
+    if (!(await archive.isFresh())) await archive.update();
     return archive;
+  }
+
+  private async isFresh(): Promise<boolean> {
+    const updated = await stat(this.stamp).catch(() => null);
+    return updated !== null && Date.now() - updated.mtimeMs < FRESH_MS;
+  }
+
+  private async update(): Promise<void> {
+    await this.apt('apt-get', ['update', '-qq']);
+    await writeFile(this.stamp, '');
+  }
+
+  /** Written when the package lists were fetched. */
+  private get stamp(): string {
+    return path.join(this.folder, 'updated');
   }
 
   /** The newest version of a package that begins so. @throws Error when there is none */

@@ -37,6 +37,10 @@ if [ -n "$MODULES" ]; then
   $B cp "/machine$MODULES/config" "/root/boot/config-$release"
 fi
 if [ -n "$FILES" ]; then share files /root/run/guest/files cache=none; fi
+# the kernel asks for modules from here, not from where the command is
+$B mkdir -p /sbin
+printf '#!/bin/busybox sh\nexec /bin/busybox chroot /root /sbin/modprobe "$@"\n' >/sbin/modprobe
+$B chmod 755 /sbin/modprobe
 $B mkdir -p /root/run/guest/control
 $B mount -o bind /control /root/run/guest/control
 $B cp /control/command /root/run/guest/command
