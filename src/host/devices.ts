@@ -148,10 +148,7 @@ export const isIpv6Tunnel = ({ local, remote }: Tunnel): boolean =>
   (local ?? remote ?? '').includes(':');
 
 /** The device that a tunnel's outer packets leave by: the one it is bound to, or that has its address. */
-export function underlayOf(
-  tunnel: Tunnel,
-  devices: readonly DeviceFact[],
-): DeviceFact | undefined {
+export function underlayOf(tunnel: Tunnel, devices: readonly DeviceFact[]): DeviceFact | undefined {
   const has = (device: DeviceFact, address: string): boolean =>
     device.addresses.some((own) => own.split('/')[0] === address);
   return (
