@@ -51,6 +51,37 @@ export function expectedOuterChecksum(headers: Headers, bytes: Buffer): number |
 }
 
 /**
+ * What stands in a transport header's checksum until it is finished: the sum of the pseudo header
+ * (tcp_v4_send_check, udp_set_csum and their IPv6 twins; struct sk_buff's CHECKSUM_PARTIAL).
+ */
+export function unfinishedChecksum(layer: Layer, bytes: Buffer): number {
+  return pseudoHeader(layer, bytes, transportLength(layer, bytes));
+}
+
+/**
+ * The transport checksum that a receiver expects.
+ * @param end where the bytes end
+ * @returns null when they do not hold all that the checksum covers
+ */
+export function expectedChecksum(layer: Layer, bytes: Buffer, end: number): number | null {
+  if (layer.l4 < 0) return null;
+  const length = transportLength(layer, bytes);
+  if (layer.l4 + length > end || length < 8) return null;
+  const field = layer.l4 + (layer.protocol === IPPROTO_UDP ? 6 : 16);
+  const sum = add(
+    pseudoHeader(layer, bytes, length),
+    add(sumBytes(bytes, layer.l4, field), sumBytes(bytes, field + 2, layer.l4 + length)),
+  );
+  const check = ~sum & 0xffff;
+  return check === 0 && layer.protocol === IPPROTO_UDP ? 0xffff : check;
+}
+
+/** 0 and 0xffff are one number in one's complement. */
+export function sameChecksum(a: number, b: number): boolean {
+  return a === b || (a % 0xffff === 0 && b % 0xffff === 0);
+}
+
+/**
  * RFC 1624, equation 3: the checksum after one 16-bit word changed.
  * HC' = ~(~HC + ~m + m').
  */

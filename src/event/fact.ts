@@ -49,6 +49,8 @@ export interface DeviceFact {
   name: string;
   /** rtnl kind (veth, vxlan, bridge …), '' for others */
   kind: string;
+  /** kernel driver of a device that has no kind (virtio_net, vmxnet3 …); absent when not known */
+  driver?: string;
   mtu: number;
   mac: string;
   addresses: string[];

@@ -16,6 +16,7 @@ const MAX_ROUTES = 2000;
 /** Script for readSections: every device with its addresses, and its offloads in few lines. */
 export const DEVICES_SCRIPT = `
 section addresses; ip -j -d address 2>/dev/null
+section drivers; for at in /sys/class/net/*/device/driver; do test -e $at && echo "$(cat \${at%/device/driver}/address) $(readlink $at)"; done
 section rp_filter; grep -s '' /proc/sys/net/ipv4/conf/*/rp_filter
 section main4; ip -4 route show type unicast 2>/dev/null | head -n ${MAX_ROUTES + 1}
 section main6; ip -6 route show type unicast 2>/dev/null | head -n ${MAX_ROUTES + 1}
@@ -64,18 +65,22 @@ export function parseDevices(netns: number, sections: ReadonlyMap<string, string
       ([, name = '', value]) => [name, Number(value)],
     ),
   );
+  const drivers = parseDrivers(sections.get('drivers') ?? '');
   const indexes = new Map(devices.map(({ ifname, ifindex }) => [ifname, ifindex]));
   return devices
     .filter(({ ifname }) => ifname && ifname !== 'lo')
     .map((device): DeviceFact => {
       const master = indexes.get(device.master ?? '');
       const rpFilter = filters.get(device.ifname);
+      const kind = device.linkinfo?.info_kind ?? '';
+      const driver = kind === '' ? drivers.get(device.address ?? '') : undefined;
       return {
         fact: 'device',
         netns,
         ifindex: device.ifindex,
         name: device.ifname,
-        kind: device.linkinfo?.info_kind ?? '',
+        kind,
+        ...(driver === undefined ? {} : { driver }),
         mtu: device.mtu ?? 0,
         mac: device.address ?? '',
         addresses: (device.addr_info ?? []).flatMap(({ local, prefixlen }) =>
@@ -95,6 +100,16 @@ export function parseDevices(netns: number, sections: ReadonlyMap<string, string
 function parseXdp({ mode, prog }: NonNullable<IpDevice['xdp']>): NonNullable<DeviceFact['xdp']> {
   const name = mode === 2 ? 'generic' : mode === 3 ? 'offloaded' : 'native';
   return { mode: name, program: prog?.name ?? '' };
+}
+
+/**
+ * Drivers by hardware address: /sys need not be that of the namespace, whose devices may have the
+ * names of others there.
+ */
+function parseDrivers(text: string): Map<string, string> {
+  return new Map(
+    [...text.matchAll(/^(\S+) \S*?([^/\s]+)$/gm)].map(([, mac = '', name = '']) => [mac, name]),
+  );
 }
 
 /** What the main tables route where, by device; null when they were not read or are too long. */

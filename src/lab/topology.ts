@@ -1,8 +1,16 @@
-import { runLookups, type PurposefulLookup } from './dns.js';
+import { fileURLToPath } from 'node:url';
+import { runLookups, startNameServer, type PurposefulLookup } from './dns.js';
 import { startServer, runClients, type Purpose } from './endpoints.js';
 import type { ClientResult, RunningLab } from './lab.js';
 import { Namespaces, type Cable } from './namespaces.js';
+import type { NameServer } from './name-server.js';
+import type { Card } from './network-card.js';
+import { startProgram } from './programs.js';
 import type { Ports } from './server.js';
+
+const CARD = fileURLToPath(new URL('./network-card.js', import.meta.url));
+
+const commandOf = (card: Card): string[] => [process.execPath, CARD, JSON.stringify(card)];
 
 /** A small lab: namespaces joined by cables, what makes each what it is, who listens and who connects. */
 export interface Topology {
@@ -11,10 +19,14 @@ export interface Topology {
   scripts: Readonly<Record<string, string>>;
   /** role → ports to listen on */
   servers: Readonly<Record<string, Ports>>;
+  /** role → a DNS server there */
+  nameServers?: Readonly<Record<string, NameServer>>;
   /** role → connections that it makes, all at once */
   clients: Readonly<Record<string, readonly Purpose[]>>;
   /** role → DNS lookups that it makes beside them */
   lookups?: Readonly<Record<string, readonly PurposefulLookup[]>>;
+  /** role → the network card between two of its devices */
+  cards?: Readonly<Record<string, Card>>;
   /** role in which a user's command runs */
   node: string;
   /** roles that a tracer on real nodes would not see */
@@ -28,15 +40,23 @@ export interface Topology {
  * Throws `no-privilege`, `lab-failed`.
  */
 export async function build(topology: Topology, signal?: AbortSignal): Promise<RunningLab> {
-  const { cables, scripts, servers, clients, lookups = {}, node } = topology;
-  const { untraced = [], environment = {} } = topology;
+  const { cables, scripts, servers, clients, lookups = {}, cards = {}, node } = topology;
+  const { nameServers = {}, untraced = [], environment = {} } = topology;
   const roles = Object.keys(scripts);
   const namespaces = await Namespaces.create(roles, cables, signal);
   try {
     await Promise.all([
       ...Object.entries(servers).map(([role, ports]) => startServer(namespaces, role, ports)),
+      ...Object.entries(nameServers).map(([role, server]) =>
+        startNameServer(namespaces, role, server),
+      ),
       ...Object.entries(scripts).map(([role, text]) => namespaces.script(role, text, signal)),
     ]);
+    await Promise.all(
+      Object.entries(cards).map(([role, card]) =>
+        startProgram(namespaces, role, 'network card', commandOf(card)),
+      ),
+    );
   } catch (error) {
     await namespaces.remove();
     throw error;

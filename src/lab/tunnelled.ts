@@ -28,15 +28,16 @@ export const TUNNEL: Tunnel = {
 /**
  * Two nodes joined by a VXLAN tunnel without any rules, a pod that answers on the receiver’s; clients
  * run on the sender and know the pod by its own address.
- * @param broken what is different from how it should be
+ * @param broken what is different from how it should be: `tunnel` at both ends
  */
 export function tunnelled(
   inner: Family,
   clients: { count: number; timeoutMs: number },
-  broken: { receiverTunnel?: Partial<Tunnel>; sender?: string },
+  broken: { tunnel?: Partial<Tunnel>; receiverTunnel?: Partial<Tunnel>; sender?: string },
 ): Topology {
   const pods = PODS[inner];
   const address = podAddress(pods, 2, POD);
+  const tunnel = { ...TUNNEL, ...broken.tunnel };
   return {
     cables: [
       [
@@ -49,9 +50,9 @@ export function tunnelled(
       ],
     ],
     scripts: {
-      sender: `${nodeScript(1, { tunnel: TUNNEL, pods, podCables: [] })}\n${broken.sender ?? ''}\n`,
+      sender: `${nodeScript(1, { tunnel, pods, podCables: [] })}\n${broken.sender ?? ''}\n`,
       receiver: nodeScript(2, {
-        tunnel: { ...TUNNEL, ...broken.receiverTunnel },
+        tunnel: { ...tunnel, ...broken.receiverTunnel },
         pods,
         podCables: ['pod'],
       }),

@@ -1,4 +1,4 @@
-import { updateChecksum } from '../../event/checksum.js';
+import { sameChecksum, unfinishedChecksum, updateChecksum } from '../../event/checksum.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import type {
   Claim,
@@ -91,6 +91,8 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
   const { drop } = first;
   if (!drop || !/CSUM/.test(exchange.reasonName(drop))) return null;
   const { after, expected } = first.checksum!;
+  // never finished: no NAT makes it so
+  if (sameChecksum(after, unfinishedChecksum(wire.headers.outer, wire.record))) return null;
   const defect: Defect = after === 0xffff ? 'legacy-zero-checksum' : 'udpcsum-not-updated';
   const through = all.find(
     (c) => c.fate === 'delivered' && !c.badChecksum && c.wirePort !== first.wirePort,
@@ -185,11 +187,6 @@ function defectOf(c: Crossing): Defect | null {
     if (sameChecksum(old, after)) return 'udpcsum-not-updated';
   }
   return after === 0xffff ? 'legacy-zero-checksum' : null;
-}
-
-/** 0 and 0xffff are one number in one's complement. */
-function sameChecksum(a: number, b: number): boolean {
-  return a === b || (a % 0xffff === 0 && b % 0xffff === 0);
 }
 
 function senderChain(

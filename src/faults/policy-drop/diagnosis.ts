@@ -1,4 +1,5 @@
 import type { DroppingRule } from '../../event/fact.js';
+import { refusedAsInvalid } from '../../explain/checksums.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import {
   attemptsOf,
@@ -111,7 +112,8 @@ export const policyDrop: Diagnoser = {
 function firstByRule(exchange: Case, drops: readonly Observation[]) {
   for (const drop of drops) {
     const suspects = candidates(exchange, drop);
-    if (byRule(drop, suspects)) return { drop, suspects };
+    // what is INVALID for its checksum is that of who spoiled it
+    if (byRule(drop, suspects) && !refusedAsInvalid(drop)) return { drop, suspects };
   }
   return null;
 }

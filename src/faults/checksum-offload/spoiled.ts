@@ -1,0 +1,157 @@
+import { isAnswer, isRequest } from '../../explain/attempts.js';
+import { isBad, readingsOf, refusedAsInvalid, type Reading } from '../../explain/checksums.js';
+import type { Case } from '../../explain/diagnose.js';
+import { AT } from '../../event/cursor.js';
+import { IPPROTO_UDP } from '../../event/headers.js';
+import { isReset, packetNoun } from '../../explain/fates.js';
+import type { Observation } from '../../explain/observation.js';
+import type { Known } from '../../explain/world.js';
+
+/** A packet whose checksum went wrong between two places. */
+export interface Spoiled {
+  /** attempt, from 1 */
+  n: number;
+  /** `SYN`, `answer` … */
+  noun: string;
+  /** where it was last right, left to the device, or not known; null: nothing before was traced */
+  before: Reading | null;
+  /** where it is first wrong */
+  after: Reading;
+  /** what freed it; null: not seen */
+  drop: Observation | null;
+  /**
+   * who found it wrong: the transport protocol of the receiver (by its drop, or by its counter where
+   * the drop cannot be seen), or conntrack, so that a rule dropped it as INVALID; null: nobody was seen to
+   */
+  refusedBy: 'protocol' | 'counter' | 'conntrack' | null;
+  /** every place at which it was seen, with the checksum in question */
+  readings: Reading[];
+}
+
+/** Of its checksum: TCP_CSUM, UDP_CSUM (enum skb_drop_reason, 5.17 on). */
+const REFUSED = /^(TCP|UDP)_CSUM$/;
+/** Reasons with a cause of their own, whatever the checksum. */
+const OTHER_CAUSE = /NETFILTER|RPFILTER|NO_SOCKET|NEIGH|SOCKET_|PROTO_MEM|XDP|TC_/;
+/** CHECKSUM_BREAK of include/linux/skbuff.h with the shortest IP header, bytes. */
+const VERIFIED_AT_ONCE = 76 + 20;
+/** A repeat proves that the packet before it was waited for in vain, ns. */
+const WAITED = 100e6;
+
+/** The packets of an exchange that something else than NAT spoiled, and that it missed. */
+export function spoiledPackets(exchange: Case): Spoiled[] {
+  const found = journeysOf(exchange).flatMap((journey) => {
+    const spoiled = spoiledOn(exchange, journey);
+    return spoiled ? [spoiled] : [];
+  });
+  return found.sort((a, b) => a.after.at.time - b.after.at.time);
+}
+
+/** What was seen of each packet, in the order of time: a packet passes a place once. */
+function journeysOf(exchange: Case): Observation[][] {
+  const journeys: Observation[][] = [];
+  const current = new Map<string, { seen: Observation[]; places: Set<string> }>();
+  for (const o of exchange.observations) {
+    if (o.headers.flow.l4 < 0 || !(isRequest(o) || isAnswer(o) || isReset(o))) continue;
+    // answers are told apart by time alone
+    const which = isRequest(o) ? o.attempt : (exchange.attempts[o.attempt - 1]?.message ?? 0);
+    const key = `${packetNoun(exchange, o)} ${which}`;
+    const place = [o.netns, o.ifindex, o.point, o.hook, o.tunnel].join(' ');
+    let journey = current.get(key);
+    if (!journey || journey.places.has(place)) {
+      current.set(key, (journey = { seen: [], places: new Set() }));
+      journeys.push(journey.seen);
+    }
+    journey.seen.push(o);
+    journey.places.add(place);
+  }
+  return journeys;
+}
+
+function spoiledOn(exchange: Case, journey: readonly Observation[]): Spoiled | null {
+  const drop = journey.find((o) => o.point === 'packet.drop') ?? null;
+  const refusedBy = drop ? refuserOf(exchange, drop) : refusedUnseen(exchange, journey);
+  if (drop && refusedBy === null && OTHER_CAUSE.test(exchange.reasonName(drop))) return null;
+  const readings = journey.flatMap(readingsOf);
+  const seenWrong = refusedBy === null ? undefined : arrivalOf(drop ?? journey.at(-1)!, readings);
+  const after = readings.find(isBad) ?? seenWrong;
+  if (!after) return null;
+  if (!drop && !isMissed(exchange, journey)) return null;
+  const same = readings.filter(({ outer }) => outer === after.outer);
+  const before = same[same.indexOf(after) - 1] ?? null;
+  if (!isUntranslated(before, after)) return null;
+  const noun = packetNoun(exchange, after.at);
+  return { n: after.at.attempt, noun, before, after, drop, refusedBy, readings: same };
+}
+
+function refuserOf(exchange: Case, drop: Observation): Spoiled['refusedBy'] {
+  const reason = exchange.reasonName(drop);
+  if (REFUSED.test(reason)) return 'protocol';
+  return reason === 'NETFILTER_DROP' && refusedAsInvalid(drop) ? 'conntrack' : null;
+}
+
+/**
+ * A longer datagram is verified when its process takes it, and its drop then bears neither namespace
+ * nor reason (udp_recvmsg, net/ipv4/udp.c, 6.18: kfree_skb); the counter tells.
+ */
+function refusedUnseen(exchange: Case, journey: readonly Observation[]): Spoiled['refusedBy'] {
+  const last = journey.at(-1)!;
+  const { flow } = last.headers;
+  const arrived =
+    last.point === 'device.receive' &&
+    !last.tunnel &&
+    flow.protocol === IPPROTO_UDP &&
+    last.world.owns(last.netns, flow.destination(last.record).address);
+  if (!arrived || last.record.readUInt32LE(AT.length) <= VERIFIED_AT_ONCE) return null;
+  if (!isMissed(exchange, journey)) return null;
+  const counted = exchange.observations.some(
+    (o) => o.point === 'packet.drop' && REFUSED.test(exchange.reasonName(o)),
+  );
+  if (counted) return null;
+  return (counterRise(last)?.fact ?? 0) > 0 ? 'counter' : null;
+}
+
+/** How many datagrams with a wrong checksum a namespace counted about the time of an event. */
+export function counterRise({ world, netns, headers, time }: Observation): Known<number> | null {
+  return world.rise(
+    netns,
+    `${headers.flow.version === 6 ? 'Udp6' : 'Udp'}.InCsumErrors`,
+    time,
+    time,
+  );
+}
+
+/**
+ * Where a packet came in whose checksum the kernel there found wrong, although what it covers is not
+ * recorded whole.
+ */
+function arrivalOf(drop: Observation, readings: readonly Reading[]): Reading | undefined {
+  const mine = readings.filter(({ outer }) => outer === drop.headers.tunnel >= 0);
+  // a datagram that waited for its process bears no namespace when it is dropped
+  const netns = drop.netns || mine.findLast(({ at }) => at !== drop)?.at.netns;
+  return mine.find(({ at }) => at.netns === netns);
+}
+
+/** Do both places show the same addresses and ports? A NAT between is another matter. */
+function isUntranslated(before: Reading | null, after: Reading): boolean {
+  if (before) return before.layer.key(before.at.record) === after.layer.key(after.at.record);
+  // encapsulated where it is first seen wrong: not by a device. Come from elsewhere: never finished,
+  // which no NAT does, else a source NAT out of sight may have spoiled it
+  return !after.outer || (after.at.point === 'device.receive' && after.state === 'unfinished');
+}
+
+/** Was the packet sent again, or given up, with no answer to it? */
+function isMissed(exchange: Case, journey: readonly Observation[]): boolean {
+  const { attempts, observations, outcome, endedAt } = exchange;
+  const first = journey[0]!;
+  const last = journey.at(-1)!;
+  const message = attempts[first.attempt - 1]?.message;
+  const again = attempts.find(
+    (a) => a.message === message && a.startedAt > first.time && a.startedAt > last.time + WAITED,
+  );
+  const until = again?.startedAt ?? (outcome === 'failed' ? endedAt || Infinity : 0);
+  if (until <= last.time + WAITED) return false;
+  return (
+    !isRequest(first) ||
+    !observations.some((o) => isAnswer(o) && o.time > last.time && o.time < until)
+  );
+}
