@@ -5,11 +5,18 @@ import pc from 'picocolors';
 import stringWidth from 'string-width';
 import { SkbwhyError } from '../event/errors.js';
 import { CONNTRACK_COUNTERS, counterMeaning } from '../event/counters.js';
-import type { CountersFact, DeviceFact, Fact, RulesFact, SettingsFact } from '../event/fact.js';
+import type {
+  CountersFact,
+  DatapathFact,
+  DeviceFact,
+  Fact,
+  RulesFact,
+  SettingsFact,
+} from '../event/fact.js';
 import type { PlanEntry } from '../event/point.js';
+import { blindnessOf, type Blindness } from '../explain/blindness.js';
 import type { Exposure, Place, Unexposed } from '../faults/fault.js';
 import { loadFaults } from '../faults/registry.js';
-import { datapathOf, type Datapath } from '../host/datapath.js';
 import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
 import { resolversOf, type Resolver } from '../host/resolvers.js';
 import { meaningOf } from '../host/settings.js';
@@ -25,6 +32,14 @@ export interface DoctorOptions {
   failOnFinding?: boolean;
   /** namespaces to examine by name; none: the one the command runs in */
   netns?: readonly string[];
+}
+
+/** By what packets are forwarded, and what cannot be seen there. */
+export interface Datapath extends Omit<DatapathFact, 'fact' | 'netns'> {
+  /** one sentence each */
+  invisible: string[];
+  /** the same, with the points that it hides packets from */
+  blind: Pick<Blindness, 'by' | 'points'>[];
 }
 
 /** A counter since its namespace (or, where it is one for the node, the node) came to be. */
@@ -95,9 +110,8 @@ export async function doctor(options: DoctorOptions = {}): Promise<number> {
 export async function examine(names: readonly string[]): Promise<DoctorReport> {
   const known = await discoverNamespaces();
   const namespaces = wanted(names, known);
-  const [facts, datapaths, resolvers, { points, pointsUnknown }, faults] = await Promise.all([
+  const [facts, resolvers, { points, pointsUnknown }, faults] = await Promise.all([
     new HostWatch(() => namespaces).start(),
-    Promise.all(namespaces.map(datapathOf)),
     resolversOf(names.length > 0 ? namespaces : named(known, namespaces)),
     attachPlan(),
     loadFaults(),
@@ -108,8 +122,8 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
   const looked = namespaces.map((namespace, at): NamespaceReport => {
     const here = facts.filter((fact): fact is Fact & { netns: number } => 'netns' in fact);
     const own = here.filter(({ netns }) => netns === namespace.inode);
-    const datapath = datapaths[at];
-    if (!datapath || own.length === 0)
+    const datapath = own.find((fact): fact is DatapathFact => fact.fact === 'datapath');
+    if (!datapath)
       throw new SkbwhyError(
         'netns-missing',
         `namespace ${namespace.name} is gone or may not be entered: run as root`,
@@ -138,7 +152,7 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
     }
     return {
       netns: namespace.name,
-      datapath,
+      datapath: datapathOf(datapath, place.devices),
       conntrack: conntrackOf(place),
       counters: countersOf(place),
       settings: place.settings,
@@ -155,6 +169,16 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
     notExposed,
     unread,
     others,
+  };
+}
+
+function datapathOf(known: DatapathFact, devices: readonly DeviceFact[]): Datapath {
+  const { fact: _fact, netns: _netns, ...datapath } = known;
+  const blind = blindnessOf(known, devices);
+  return {
+    ...datapath,
+    invisible: blind.map(({ text }) => text),
+    blind: blind.map(({ by, points }) => ({ by, points })),
   };
 }
 
@@ -294,7 +318,10 @@ function datapathText(datapath: Datapath, allRead: boolean): string {
     ['  Cilium', datapath.cilium ? 'in use' : 'not in use'],
     ['  bridge netfilter', bridge[`${datapath.bridgeNetfilter}`]],
     ...(datapath.invisible.length > 0
-      ? datapath.invisible.map((text) => [pc.yellow('  invisible'), pc.yellow(text)])
+      ? datapath.invisible.map((text, i) => [
+          pc.yellow('  invisible'),
+          pc.yellow(`${text} (blind: ${datapath.blind[i]?.points.join(', ')})`),
+        ])
       : [['  invisible', 'nothing known of']]),
   ]);
 }

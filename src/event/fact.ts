@@ -8,6 +8,7 @@ export type Fact =
   | NetnsFact
   | DeviceFact
   | RulesFact
+  | DatapathFact
   | SettingsFact
   | CountersFact
   | ProcessFact
@@ -201,6 +202,24 @@ export interface RulesFact {
   dnsServices?: string[];
   /** rules that are there and could not be read, one line each */
   unread: string[];
+}
+
+/** By what packets of a namespace are filtered, translated and forwarded. */
+export interface DatapathFact {
+  fact: 'datapath';
+  netns: number;
+  /** legacy tables in use: `iptables nat`, `ip6tables filter` */
+  iptablesLegacy: string[];
+  /** nft tables, those of iptables-nft among them: `ip nat` */
+  nft: string[];
+  /** IPVS has virtual services */
+  ipvs: boolean;
+  /** Cilium's devices are there */
+  cilium: boolean;
+  /** bridged packets pass iptables (null: br_netfilter is not in the kernel) */
+  bridgeNetfilter: boolean | null;
+  /** nft flow tables, through which established connections bypass the hooks */
+  flowtables: boolean;
 }
 
 /** Settings (sysctl names with dots → value); only the changed ones after the first. */

@@ -1,6 +1,8 @@
 import { rcodeName } from '../event/dns.js';
 import { TCP_RST } from '../event/headers.js';
 import { isAnswer, isRequest, nounOf, whatOf } from './attempts.js';
+import { blindSpots } from './blindness.js';
+import { passedBy } from './counters.js';
 import type { Case } from './diagnose.js';
 import type { Unexplained } from './finding.js';
 import type { Observation } from './observation.js';
@@ -88,6 +90,9 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
       `trace the next hop after ${lastPlace}: record there at the same time, then explain both files together`,
     );
   else next.push(`no ${noun} was seen: check the client’s route and the filter of the recording`);
+  for (const { world, netns } of passedBy(observations))
+    for (const { text, unseen } of blindSpots(world, netns, end))
+      if (unseen) next.push(`not all can be seen in ${world.netnsName(netns)}: ${text}`);
 
   return {
     id,

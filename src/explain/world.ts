@@ -1,4 +1,11 @@
-import type { CountersFact, DeviceFact, Fact, ProcessFact, RulesFact } from '../event/fact.js';
+import type {
+  CountersFact,
+  DatapathFact,
+  DeviceFact,
+  Fact,
+  ProcessFact,
+  RulesFact,
+} from '../event/fact.js';
 import { BoundedMap } from './bounded-map.js';
 import type { Evidence } from './finding.js';
 
@@ -40,6 +47,9 @@ export class World {
           evidence,
         });
         break;
+      case 'datapath':
+        remember(this.place(fact.netns).datapaths, { fact, time, evidence });
+        break;
       case 'settings':
         for (const [name, value] of Object.entries(fact.values))
           push(this.place(fact.netns).settings, name, { fact: value, time, evidence });
@@ -61,7 +71,14 @@ export class World {
     if (!place)
       this.places.set(
         netns,
-        (place = { name: null, devices: new Map(), rules: [], settings: new Map(), counters: [] }),
+        (place = {
+          name: null,
+          devices: new Map(),
+          rules: [],
+          datapaths: [],
+          settings: new Map(),
+          counters: [],
+        }),
       );
     return place;
   }
@@ -125,6 +142,11 @@ export class World {
         later.fact.digest !== known?.fact.digest,
     );
     return changed ? null : known;
+  }
+
+  /** By what packets of a namespace are forwarded; null in sessions of before. */
+  datapath(netns: number, time = Infinity): Known<DatapathFact> | null {
+    return at(this.places.get(netns)?.datapaths, time);
   }
 
   setting(netns: number, name: string, time = Infinity): Known<string> | null {
@@ -206,6 +228,7 @@ interface Place {
   /** by ifindex */
   devices: Map<number, Known<DeviceFact>[]>;
   rules: Known<RulesFact>[];
+  datapaths: Known<DatapathFact>[];
   settings: Map<string, Known<string>[]>;
   counters: Known<CountersFact>[];
 }

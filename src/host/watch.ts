@@ -1,4 +1,5 @@
 import type { CountersFact, DeviceFact, Fact, SettingsFact } from '../event/fact.js';
+import { DATAPATH_SCRIPT, parseDatapath } from './datapath.js';
 import { COUNTERS_SCRIPT, parseCounters } from './counters.js';
 import { DEVICES_SCRIPT, parseDevices, ROUTES_SCRIPT } from './devices.js';
 import { nfTablesPresent } from './kernel.js';
@@ -18,6 +19,8 @@ const NEW_AT_ONCE = 16;
 interface Seen {
   name: string;
   devices: Map<number, DeviceFact>;
+  /** as JSON, as the one below */
+  datapath: string;
   /** rules and tunnels as they were read, to see a change without parsing */
   rules: string;
   rulesFact: string;
@@ -113,7 +116,8 @@ export class HostWatch {
   private async full({ inode, name, path }: Namespace): Promise<Fact[]> {
     this.nft ??= nfTablesPresent();
     const readAt = monotonicNs();
-    const script = DEVICES_SCRIPT + SETTINGS_SCRIPT + COUNTERS_SCRIPT + RULES_SCRIPT;
+    const script =
+      DEVICES_SCRIPT + SETTINGS_SCRIPT + COUNTERS_SCRIPT + DATAPATH_SCRIPT + RULES_SCRIPT;
     const sections = await readSections(path, script, (await this.nft) ? 'nft' : '');
     // it went while it was read: the next poll tells
     if (!sections) return [];
@@ -135,6 +139,7 @@ export class HostWatch {
       seen = {
         name,
         devices: new Map(),
+        datapath: '',
         rules: '',
         rulesFact: '',
         rulesReadAt: 0,
@@ -147,6 +152,9 @@ export class HostWatch {
       facts.push({ fact: 'netns', netns: inode, name });
     }
     facts.push(...changedDevices(seen, devices));
+    const datapath = parseDatapath(inode, sections);
+    if (JSON.stringify(datapath) !== seen.datapath) facts.push(datapath);
+    seen.datapath = JSON.stringify(datapath);
     const rules = rulesText(sections) + JSON.stringify(tunnels);
     if (rules !== seen.rules) {
       seen.rules = rules;

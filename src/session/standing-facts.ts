@@ -52,7 +52,8 @@ export class StandingFacts {
         break;
       }
       case 'rules':
-        this.put(`rules/${fact.netns}`, { seq, time, fact });
+      case 'datapath':
+        this.put(`${fact.fact}/${fact.netns}`, { seq, time, fact });
         break;
       case 'settings':
       case 'counters': {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { parseCounters } from '../../src/host/counters.js';
+import { parseDatapath } from '../../src/host/datapath.js';
 import { parseDevices, parsePeers, parseRoutes } from '../../src/host/devices.js';
 import { atLeast } from '../../src/host/kernel.js';
 import { processFact } from '../../src/host/processes.js';
@@ -67,6 +68,20 @@ suite('devices', () => {
     assert.equal(bridge!.kind, 'bridge');
     assert.equal(tunnel!.tunnel!.external, true);
     assert.equal(tunnel!.master, 9);
+  });
+
+  test('a device tells of the program that takes its packets first', () => {
+    const xdp = (mode: number) => ({ mode, prog: { id: 7, name: 'lb', tag: '61' }, attached: [] });
+    const programs = devices(
+      { ifindex: 2, ifname: 'eth0', xdp: xdp(1) },
+      { ifindex: 3, ifname: 'eth1', xdp: xdp(2) },
+      { ifindex: 4, ifname: 'eth2' },
+    ).map((device) => device.xdp);
+    assert.deepEqual(programs, [
+      { mode: 'native', program: 'lb' },
+      { mode: 'generic', program: 'lb' },
+      undefined,
+    ]);
   });
 
   test('offloads come from the lines of ethtool', () => {
@@ -141,6 +156,33 @@ suite('devices', () => {
         underlayAddress: '192.168.1.2',
       },
     ]);
+  });
+});
+
+suite('datapath', () => {
+  test('tables of both kinds, IPVS, Cilium, bridge netfilter, flow tables', () => {
+    const ruleset =
+      '{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"table": {"family": "ip", "name": "nat", "handle": 1}}, {"rule": {"family": "ip", "table": "nat"}}, {"flowtable": {"family": "inet", "name": "f"}}]}';
+    const sections = new Map([
+      ['tables4', 'nat\nfilter\n'],
+      ['tables6', ''],
+      ['ipvs', 'UDP  0A60000A:0035 rr\n  -> 0AF40102:0035 Masq 1 0 0\n'],
+      ['cilium', '/sys/class/net/cilium_host\n'],
+      ['bridge', '0\n'],
+      ['nft', ruleset],
+    ]);
+    assert.deepEqual(parseDatapath(7, sections), {
+      fact: 'datapath',
+      netns: 7,
+      iptablesLegacy: ['iptables nat', 'iptables filter'],
+      nft: ['ip nat'],
+      ipvs: true,
+      cilium: true,
+      bridgeNetfilter: false,
+      flowtables: true,
+    });
+    const empty = parseDatapath(7, new Map());
+    assert.deepEqual([empty.nft, empty.ipvs, empty.bridgeNetfilter], [[], false, null]);
   });
 });
 

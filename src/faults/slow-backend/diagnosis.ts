@@ -1,4 +1,5 @@
 import { isRequest, whatOf } from '../../explain/attempts.js';
+import { blindSpots } from '../../explain/blindness.js';
 import type { Case, Diagnoser, Upstream } from '../../explain/diagnose.js';
 import { attemptsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
 import type { Claim, RuledOut } from '../../explain/finding.js';
@@ -41,6 +42,10 @@ export const slowBackend: Diagnoser = {
     const { delivered, left } = slowest.trip;
     if (harmed(exchange, left.time) || answersRepeat(exchange, slowest.trip)) return null;
 
+    const blind = blindSpots(delivered.world, delivered.netns, delivered.time);
+    // its address may be one that IPVS sends on to a backend: then this is no server
+    if (blind.some(({ by }) => by === 'ipvs')) return null;
+
     const { world } = delivered;
     const node = world.netnsName(delivered.netns);
     const subject = subjectOf(exchange);
@@ -51,6 +56,9 @@ export const slowBackend: Diagnoser = {
     const loweredFor: string[] = [];
     if (!exchange.attached('packet.drop'))
       loweredFor.push('packet.drop was not attached: a drop on the way would not have been seen');
+    const unseen = blind.filter((spot) => spot.unseen);
+    for (const { text } of unseen)
+      loweredFor.push(`an earlier answer may have left ${node} unseen. ${text}`);
     const chain: Claim[] = [
       {
         claim: 'delivered-to-the-server',
@@ -90,7 +98,7 @@ export const slowBackend: Diagnoser = {
           : `A SYN-ACK is made by the kernel of ${node}, not by the server’s process: something delayed packets inside that namespace (a neighbour or queue that was not ready, a paused machine). `) +
         timeline,
       cause: `slow-backend/${node}/${subject.backend ?? subject.service ?? ''}`,
-      confidence: loweredFor.length === 0 ? 'proved' : 'likely',
+      confidence: unseen.length > 0 ? 'possible' : loweredFor.length === 0 ? 'proved' : 'likely',
       loweredFor,
       subject,
       attempts: attemptsOf(exchange, []).map((attempt) => ({
