@@ -397,10 +397,15 @@ function resolversText(resolvers: readonly Resolver[]): string {
   ].join('\n');
 }
 
+const WORDS = {
+  proved: 'exposed',
+  likely: 'likely exposed',
+  possible: 'possibly exposed',
+} as const;
+
 function exposureText(exposure: Exposure): string {
   const { verdict, defect, confidence, why, remedies } = exposure;
-  const word = confidence === 'proved' ? 'exposed' : 'possibly exposed';
-  const head = `${word}: ${verdict}${defect ? ` (${defect})` : ''} at ${placeText(exposure)}`;
+  const head = `${WORDS[confidence]}: ${verdict}${defect ? ` (${defect})` : ''} at ${placeText(exposure)}`;
   return [
     wrap(head, WIDTH, '    ')
       .split('\n')
@@ -429,22 +434,16 @@ function conclusion({ exposures, counters, others }: DoctorReport): string {
   const losses = [counters, ...others.map((other) => other.counters)]
     .flat()
     .filter(({ attention }) => attention);
-  const verdicts = (sure: boolean): string[] => [
-    ...new Set(
-      exposures
-        .filter(({ confidence }) => (confidence === 'possible') !== sure)
-        .map(({ verdict }) => verdict),
-    ),
-  ];
-  const lines = [
-    ...(verdicts(true).length > 0 ? [pc.red(`Exposed to ${verdicts(true).join(', ')}.`)] : []),
-    ...(verdicts(false).length > 0
-      ? [pc.yellow(`Possibly exposed to ${verdicts(false).join(', ')}.`)]
-      : []),
-    ...(losses.length > 0
-      ? [pc.yellow(`Packets were lost: ${losses.map(({ name }) => name).join(', ')}.`)]
-      : []),
-  ];
+  const lines = (['proved', 'likely', 'possible'] as const).flatMap((confidence) => {
+    const mine = exposures.filter((exposure) => exposure.confidence === confidence);
+    if (mine.length === 0) return [];
+    const verdicts = [...new Set(mine.map(({ verdict }) => verdict))].join(', ');
+    const word = WORDS[confidence];
+    const text = `${word.charAt(0).toUpperCase()}${word.slice(1)} to ${verdicts}.`;
+    return [confidence === 'possible' ? pc.yellow(text) : pc.red(text)];
+  });
+  if (losses.length > 0)
+    lines.push(pc.yellow(`Packets were lost: ${losses.map(({ name }) => name).join(', ')}.`));
   return lines.length > 0
     ? lines.map((line) => wrap(line, WIDTH, '  ')).join('\n')
     : pc.green('Exposed to nothing that is known here.');

@@ -6,6 +6,7 @@ import { exposure as lateAnswer } from '../../src/faults/conntrack-late-answer/e
 import { exposure as tableFull } from '../../src/faults/conntrack-table-full/exposure.js';
 import type { ExposureReport } from '../../src/faults/fault.js';
 import { exposure as policyDrop } from '../../src/faults/policy-drop/exposure.js';
+import { exposure as bufferFull } from '../../src/faults/receive-buffer-full/exposure.js';
 import { exposure as notTranslated } from '../../src/faults/reply-not-translated/exposure.js';
 import { exposure as resolverSearch } from '../../src/faults/resolver-search/exposure.js';
 import { exposure as staleBackend } from '../../src/faults/stale-backend/exposure.js';
@@ -66,6 +67,30 @@ suite('conntrack-table-full', () => {
     const early = only(tableFull(place({ settings, counters: { 'conntrack.early_drop': 7 } })));
     assert.match(early.text, /7 entries had to go early/);
     assert.match(why(tableFull(place())), /conntrack is not in use/);
+  });
+});
+
+suite('receive-buffer-full', () => {
+  const settings = {
+    'net.core.somaxconn': '4096',
+    'net.core.rmem_default': '212992',
+    'net.ipv4.tcp_syncookies': '1',
+  };
+
+  test('sockets that have overflowed, or have little room', () => {
+    assert.match(why(bufferFull(place({ settings }))), /no socket has overflowed/);
+    const happened = only(
+      bufferFull(place({ settings, counters: { 'TcpExt.ListenOverflows': 290 } })),
+    );
+    assert.equal(happened.confidence, 'likely');
+    assert.match(happened.text, /TcpExt.ListenOverflows is 290 .* accept queue/);
+    const small = only(
+      bufferFull(place({ settings: { ...settings, 'net.core.somaxconn': '128' } })),
+    );
+    assert.equal(small.confidence, 'possible');
+    assert.equal(small.remedies[0]!.command, 'sysctl -w net.core.somaxconn=4096');
+    const cookies = { ...settings, 'net.ipv4.tcp_syncookies': '0' };
+    assert.match(only(bufferFull(place({ settings: cookies }))).text, /tcp_syncookies is 0/);
   });
 });
 
