@@ -73,6 +73,10 @@ struct inet_connection_sock {
 	__u8 icsk_retransmits;
 };
 
+struct tcp_sock {
+	__u32 total_retrans;
+};
+
 struct tcp_request_sock {
 	__u32 txhash;
 };
@@ -192,7 +196,9 @@ enum {
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
 	TCP_TIME_WAIT = 6,
+	TCP_FIN_WAIT1 = 4,
 	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
 	TCP_NEW_SYN_RECV = 12,
 	CHECKSUM_PARTIAL = 3,
 	NF_ACCEPT = 1,

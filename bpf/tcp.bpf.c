@@ -69,10 +69,15 @@ static __always_inline struct event *socket_event(struct sock *sk, __u8 point, b
 	return event;
 }
 
-/* Does it wait for an answer to what it sends again? Zero outside of a TCP socket's own states. */
-static __always_inline bool is_stalled(struct sock *sk)
+/* Does the end of a stall show? A socket that waits for an answer to what it sent again changes its
+ * state, or one that had to send something again goes on. */
+static __always_inline bool ends_stall(struct sock *sk, int old_state)
 {
-	return BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_retransmits) != 0;
+	if (BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_retransmits))
+		return true;
+	return (old_state == TCP_ESTABLISHED || old_state == TCP_FIN_WAIT1 ||
+		old_state == TCP_CLOSE_WAIT) &&
+	       BPF_CORE_READ((struct tcp_sock *)sk, total_retrans);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -83,13 +88,15 @@ int BPF_PROG(socket_state, struct sock *sk, int old_state, int new_state)
 	if (sk->sk_protocol != PROTOCOL_TCP)
 		return 0;
 	if (new_state != TCP_SYN_SENT && old_state != TCP_SYN_SENT &&
-	    !(old_state == TCP_SYN_RECV && new_state == TCP_ESTABLISHED) && !is_stalled(sk))
+	    !(old_state == TCP_SYN_RECV && new_state == TCP_ESTABLISHED) &&
+	    !ends_stall(sk, old_state))
 		return 0;
 	event = socket_event(sk, POINT_SOCKET_STATE, new_state == TCP_CLOSE);
 	if (!event)
 		return 0;
 	event->old_state = old_state;
 	event->new_state = new_state;
+	event->reason = BPF_CORE_READ((struct inet_connection_sock *)sk, icsk_retransmits);
 	/* only connect() is sure to run in the process that owns the socket */
 	if (new_state == TCP_SYN_SENT) {
 		event->pid = bpf_get_current_pid_tgid() >> 32;

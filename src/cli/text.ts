@@ -123,34 +123,35 @@ function predictionText({ recoverAtMs, observedMs, text }: Prediction): string {
   return wrap(`${pc.dim('predicted')}  ${when}${seen}: ${text}`, 100, '           ');
 }
 
+/** A row for each attempt; what is known of none of them has no column. */
 function ladder(attempts: readonly FindingAttempt[]): string {
-  const rows = [
-    [
-      '  SYN',
-      'after',
-      'mark',
-      'outer port',
-      'outer conntrack',
-      'checksum',
-      'what became of it',
-    ].map((cell) => pc.dim(cell)),
-    ...attempts.map((a) => [
-      `  ${a.what} ${a.what === 'SYN' ? a.n : ''}`,
-      duration(a.atMs),
-      a.mark === null ? '–' : hex(a.mark),
-      a.outerPort?.wire == null
-        ? '–'
-        : a.outerPort.expected === null || a.outerPort.expected === a.outerPort.wire
-          ? String(a.outerPort.wire)
-          : `${a.outerPort.expected} → ${a.outerPort.wire}`,
-      a.outerConntrack === null
-        ? '–'
-        : `${a.outerConntrack.state}${a.outerConntrack.snat ? ', SNAT' : ''}${a.outerConntrack.state === 'existing' ? `, ${duration(a.outerConntrack.ageMs)} old` : ''}`,
-      checksumText(a),
-      fateText(a),
-    ]),
-  ];
-  return table(rows);
+  const columns = COLUMNS.map(([name, cell]) => [name, ...attempts.map(cell)]).filter(
+    ([, ...cells]) => cells.some((cell) => cell !== '–'),
+  );
+  const rows = columns[0]!.map((_, row) => columns.map((column) => column[row]!));
+  return table(rows.map((row, i) => (i === 0 ? row.map((cell) => pc.dim(cell)) : row)));
+}
+
+const COLUMNS: readonly [string, (attempt: FindingAttempt) => string][] = [
+  ['  sent', (a) => `  ${a.what} ${a.what === 'SYN' ? a.n : ''}`],
+  ['after', (a) => duration(a.atMs)],
+  ['mark', (a) => (a.mark === null ? '–' : hex(a.mark))],
+  ['outer port', outerPortText],
+  ['outer conntrack', outerConntrackText],
+  ['checksum', checksumText],
+  ['what became of it', fateText],
+];
+
+function outerPortText({ outerPort }: FindingAttempt): string {
+  if (outerPort?.wire == null) return '–';
+  const { expected, wire } = outerPort;
+  return expected === null || expected === wire ? String(wire) : `${expected} → ${wire}`;
+}
+
+function outerConntrackText({ outerConntrack }: FindingAttempt): string {
+  if (outerConntrack === null) return '–';
+  const { state, snat, ageMs } = outerConntrack;
+  return `${state}${snat ? ', SNAT' : ''}${state === 'existing' ? `, ${duration(ageMs)} old` : ''}`;
 }
 
 function checksumText({ checksum }: FindingAttempt): string {

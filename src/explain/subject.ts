@@ -22,8 +22,12 @@ export function subjectOf(exchange: Case): Subject {
       backend = formatEndpoint(keyEndpoints(reverseKey(replyKey)).destination);
   } else if (first) {
     const flow = first.headers.flow;
-    client = formatEndpoint(flow.source(first.record));
-    service = formatEndpoint(flow.destination(first.record));
+    const ends = [flow.source(first.record), flow.destination(first.record)] as const;
+    // Of a stalled connection either end may be the first that is seen; servers have the lower port.
+    const answering = exchange.kind === 'tcp-transfer' && ends[0].port < ends[1].port;
+    const [from, to] = answering ? [ends[1], ends[0]] : ends;
+    client = formatEndpoint(from);
+    service = formatEndpoint(to);
     // Seen only after the translation, as on the receiving node.
     if (first.tunnel) [service, backend] = [null, service];
   } else if (socket) {

@@ -1,12 +1,15 @@
 import { AT, type Cursor } from '../event/cursor.js';
+import { Point } from '../event/point.js';
 import {
   IPPROTO_TCP,
+  IPPROTO_UDP,
   reverseKey,
   TCP_RST,
   TCP_SYN,
   tupleKey,
   type Layer,
 } from '../event/headers.js';
+import { BoundedMap } from './bounded-map.js';
 import { Exchange } from './exchange.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
@@ -14,6 +17,17 @@ import type { Registry, Seen, Tracker } from './tracker.js';
 const PATIENCE = 3e9;
 /** A retransmission is late by so much at most, ns. */
 const MARGIN = 1e9;
+/** How long before a tunnel packet dies the error about it is made, ns. */
+const AT_ONCE = 10e6;
+const MAX_ERRORS = 256;
+
+/** An ICMP error about a UDP packet, which may turn out to be a tunnel packet that carries a segment. */
+interface TunnelError {
+  record: Buffer;
+  session: number;
+  seq: number;
+  time: number;
+}
 
 /** Data of a connection that does not get through: from its first loss until it moves on. */
 class Transfer extends Exchange {
@@ -38,6 +52,8 @@ class Transfer extends Exchange {
  */
 export class TcpTransfers implements Tracker {
   private readonly byFlow = new Map<string, Transfer>();
+  /** the first one of each moment, by the flow of the packet that it is about */
+  private readonly errors = new BoundedMap<string, TunnelError>(MAX_ERRORS);
 
   constructor(
     private readonly registry: Registry,
@@ -46,10 +62,11 @@ export class TcpTransfers implements Tracker {
   ) {}
 
   /** A drop of data, or an ICMP error about a TCP segment. */
-  packet({ cursor, headers, session, time, tunnel }: Seen): void {
+  packet({ cursor, headers, session, time, point, tunnel }: Seen): void {
     const { bytes } = cursor;
     const quoted = headers.quoted.version !== 0;
     const flow = quoted ? headers.quoted : headers.flow;
+    if (quoted && flow.protocol === IPPROTO_UDP) this.remember(cursor, flow, session, time);
     if (flow.protocol !== IPPROTO_TCP || flow.l4 < 0) return;
     if (!isData(flow)) return;
     const key = flowOf(flow.key(bytes));
@@ -67,9 +84,22 @@ export class TcpTransfers implements Tracker {
     if (!transfer) return;
     this.alias(transfer, key);
     for (const other of others) this.alias(transfer, other);
+    if (tunnel && point === Point['packet.drop']) {
+      const error = this.errors.get(headers.outer.key(bytes));
+      if (error && time - error.time < AT_ONCE)
+        transfer.addRecord(error.record, error.session, error.seq);
+    }
     transfer.add(cursor, session, time);
     transfer.losses++;
     this.judge(transfer);
+  }
+
+  private remember(cursor: Cursor, flow: Layer, session: number, time: number): void {
+    const key = flow.key(cursor.bytes);
+    const before = this.errors.get(key);
+    if (before && time - before.time < AT_ONCE) return;
+    const record = Buffer.from(cursor.bytes.subarray(cursor.base, cursor.base + cursor.size));
+    this.errors.set(key, { record, session, seq: cursor.seq, time });
   }
 
   /** tcp.retransmit of a connection that stands. */
@@ -90,14 +120,16 @@ export class TcpTransfers implements Tracker {
     this.judge(transfer);
   }
 
-  /** socket.state of a socket that leaves a standing connection while it waits for an answer. */
+  /** socket.state of a socket that had to retransmit: it still waits, or all was acknowledged. */
   socketState(cursor: Cursor, session: number, time: number): void {
     const transfer = this.byFlow.get(
       flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow'])),
     );
     if (!transfer) return;
     transfer.add(cursor, session, time);
-    this.registry.close(transfer, time, 'failed');
+    const waits = cursor.u32(AT.reason) > 0;
+    if (waits) this.registry.close(transfer, time, 'failed');
+    else this.registry.close(transfer, transfer.attempts.at(-1)!.startedAt, 'recovered');
   }
 
   expire(now: number): void {

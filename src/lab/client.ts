@@ -12,6 +12,8 @@ export interface Connection {
   port: number;
   /** gives up after so long, ms */
   timeoutMs: number;
+  /** of the request's body; 0 if not told */
+  bytes?: number;
 }
 
 export interface Measurement {
@@ -20,6 +22,7 @@ export interface Measurement {
   source: string | null;
   ok: boolean;
   connectMs: number | null;
+  answerMs: number | null;
   error: string | null;
   startedAt: string;
 }
@@ -30,15 +33,20 @@ export function endpoint(address: string, port: number): string {
 }
 
 function measure(connection: Connection, index: number): Promise<Measurement> {
-  const { address, port, timeoutMs } = connection;
+  const { address, port, timeoutMs, bytes = 0 } = connection;
+  const request =
+    bytes === 0
+      ? 'GET / HTTP/1.0\r\n\r\n'
+      : `POST / HTTP/1.0\r\nContent-Length: ${bytes}\r\n\r\n${'x'.repeat(bytes)}`;
   return new Promise((resolve) => {
     const startedAt = new Date().toISOString();
     const start = process.hrtime.bigint();
     const sinceStart = () => Number(process.hrtime.bigint() - start) / 1e6;
     let connectMs: number | null = null;
+    let answerMs: number | null = null;
     let source: string | null = null;
     const done = (error: string | null) => {
-      resolve({ index, source, ok: error === null, connectMs, error, startedAt });
+      resolve({ index, source, ok: error === null, connectMs, answerMs, error, startedAt });
       clearTimeout(timer);
       socket.destroy();
     };
@@ -51,9 +59,12 @@ function measure(connection: Connection, index: number): Promise<Measurement> {
     });
     socket.once('connect', () => {
       connectMs = sinceStart();
-      socket.write('GET / HTTP/1.0\r\n\r\n');
+      socket.write(request);
     });
-    socket.once('data', () => done(null));
+    socket.once('data', () => {
+      answerMs = sinceStart();
+      done(null);
+    });
     socket.once('end', () => done('no answer'));
     socket.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
   });

@@ -11,6 +11,8 @@ export interface Ports {
   answer?: number | readonly number[];
   /** connections that may wait for accept() there, listen(2); node's own default if not told */
   backlog?: number;
+  /** length of the answer's body there; a short text if not told */
+  bytes?: number;
   /** takes all it is sent here */
   sink?: number;
   /** takes connections and resets them here */
@@ -20,7 +22,6 @@ export interface Ports {
 }
 
 const BODY = 'the lab answers\n';
-const ANSWER = `HTTP/1.1 200 OK\r\nContent-Length: ${BODY.length}\r\nConnection: close\r\n\r\n${BODY}`;
 
 /** Listens on every address, IPv6 too where the namespace has it. */
 function listen(server: Server, port: number, backlog?: number): Promise<void> {
@@ -34,10 +35,12 @@ function listen(server: Server, port: number, backlog?: number): Promise<void> {
   });
 }
 
-async function answer(port: number, backlog?: number): Promise<void> {
+async function answer(port: number, { backlog, bytes }: Ports): Promise<void> {
+  const body = bytes === undefined ? BODY : 'x'.repeat(bytes);
+  const text = `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`;
   const server = createServer((socket) => {
     socket.on('error', () => undefined);
-    socket.once('data', () => socket.end(ANSWER));
+    socket.once('data', () => socket.end(text));
   });
   await listen(server, port, backlog);
 }
@@ -76,8 +79,7 @@ if (isMainThread) {
   let stays = false;
   process.stdin.on('data', () => (stays = true)).once('end', () => stays || process.exit(0));
   const ports = JSON.parse(process.argv[2] ?? '{}') as Ports;
-  if (ports.answer)
-    await Promise.all([ports.answer].flat().map((port) => answer(port, ports.backlog)));
+  if (ports.answer) await Promise.all([ports.answer].flat().map((port) => answer(port, ports)));
   if (ports.sink) await sink(ports.sink);
   if (ports.reset) await reset(ports.reset);
   if (ports.silent) await silent(ports.silent);

@@ -10,6 +10,8 @@ export interface Tunnel {
   /** the outer UDP checksum is computed */
   checksum: boolean;
   outer: Family;
+  /** its packets bear DF */
+  df?: boolean;
 }
 
 /** Addresses of pods: node n has subnet n of the pods' network. */
@@ -112,7 +114,7 @@ ${families
     return `neigh add ${peer} lladdr 02:00:00:00:01:0${other} dev eth0\nroute add default via ${peer}`;
   })
   .join('\n')}
-link add ${tunnel.device} type vxlan id ${tunnel.vni} dstport ${tunnel.port} dev eth0 local ${nodeAddress(node, tunnel.outer)} nolearning ${checksum}
+link add ${tunnel.device} type vxlan id ${tunnel.vni} dstport ${tunnel.port} dev eth0 local ${nodeAddress(node, tunnel.outer)} nolearning ${checksum}${tunnel.df ? ' df set' : ''}
 link set ${tunnel.device} address 02:00:00:00:02:0${node}
 addr add ${tunnelAddress(pods, node)}/${bits} dev ${tunnel.device}${nodad(pods.family)}
 link set ${tunnel.device} up
