@@ -22,7 +22,7 @@ export interface Measurement {
   source: string | null;
   ok: boolean;
   connectMs: number | null;
-  answerMs: number | null;
+  answeredMs: number | null;
   error: string | null;
   startedAt: string;
 }
@@ -33,20 +33,17 @@ export function endpoint(address: string, port: number): string {
 }
 
 function measure(connection: Connection, index: number): Promise<Measurement> {
-  const { address, port, timeoutMs, bytes = 0 } = connection;
-  const request =
-    bytes === 0
-      ? 'GET / HTTP/1.0\r\n\r\n'
-      : `POST / HTTP/1.0\r\nContent-Length: ${bytes}\r\n\r\n${'x'.repeat(bytes)}`;
+  const { address, port, timeoutMs } = connection;
   return new Promise((resolve) => {
     const startedAt = new Date().toISOString();
     const start = process.hrtime.bigint();
     const sinceStart = () => Number(process.hrtime.bigint() - start) / 1e6;
     let connectMs: number | null = null;
-    let answerMs: number | null = null;
     let source: string | null = null;
     const done = (error: string | null) => {
-      resolve({ index, source, ok: error === null, connectMs, answerMs, error, startedAt });
+      const ok = error === null;
+      const answeredMs = ok ? sinceStart() : null;
+      resolve({ index, source, ok, connectMs, answeredMs, error, startedAt });
       clearTimeout(timer);
       socket.destroy();
     };

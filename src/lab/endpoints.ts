@@ -66,7 +66,7 @@ export async function runClients(
       protocol: 'tcp',
       ok: found?.ok ?? false,
       connectMs: found?.connectMs ?? null,
-      answerMs: found?.answerMs ?? null,
+      answeredMs: found?.answeredMs ?? null,
       error: found ? found.error : 'aborted',
       startedAt: found?.startedAt ?? startedAt,
     };

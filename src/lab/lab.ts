@@ -15,8 +15,8 @@ export interface ClientResult {
   ok: boolean;
   /** from connect() to established, of a lookup from question to answer, ms; null: it never was, or they were many */
   connectMs: number | null;
-  /** from connect() to the first byte of the answer, ms; null: none came, or it is a lookup, or they were many */
-  answerMs?: number | null;
+  /** of a connection: from connect() to the server's answer, ms; null: it never came */
+  answeredMs?: number | null;
   /** errno name (ETIMEDOUT …), 'timeout' or 'aborted'; null when ok */
   error: string | null;
   /** ISO 8601 */

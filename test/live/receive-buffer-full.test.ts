@@ -47,7 +47,7 @@ describe('a socket without room', { concurrency: 2 }, () => {
     const report = await faultLab('receive-buffer-full', { full: 'resolver-buffer', clients: 2 });
     for (const finding of assertFull(report, 'socket-buffer', 'proved')) {
       assert.match(finding.title, /UDP 10\.81\.1\.2:5353 in \S+-client was full/);
-      assert.match(finding.summary, /the answer to query 1 .* the resolver’s socket/);
+      assert.match(finding.summary, /The answer to query 1 .* the resolver’s socket/);
     }
   });
 
@@ -63,6 +63,26 @@ describe('a socket without room', { concurrency: 2 }, () => {
         assert.ok(finding.counters.some(({ name }) => name === 'TcpExt.ListenOverflows'));
       }
     });
+
+  test('the accept queue is full when handshakes end, with SYN cookies and without', async () => {
+    const report = await faultLab('receive-buffer-full', { full: 'handshake', clients: 6 });
+    assert.deepEqual(report.unexplained, []);
+    const clients = report.clients.filter((client) => client.purpose === 'faulty');
+    assert.equal(report.findings.length, clients.length);
+    for (const finding of report.findings) {
+      assert.equal(finding.verdict, 'receive-buffer-full');
+      assert.equal(finding.subject.kind, 'tcp-transfer');
+      assert.equal(finding.defect, 'accept-queue');
+      const client = clients.find(({ source }) => source === finding.subject.client);
+      const stalled = (client?.answeredMs ?? 0) - (client?.connectMs ?? 0);
+      assert.ok(Math.abs(finding.delayMs - stalled) < 50, `${finding.delayMs}, ${stalled} ms`);
+      const reason = finding.attempts[0]?.dropReason;
+      assert.ok(reason === 'TCP_LISTEN_OVERFLOW' || reason === 'NO_SOCKET', `${reason}`);
+      assert.equal(finding.confidence, reason === 'NO_SOCKET' ? 'likely' : 'proved');
+      for (const claim of finding.chain) assert.ok(claim.evidence.length > 0, claim.claim);
+    }
+    assert.ok(report.findings.some(({ confidence }) => confidence === 'proved'));
+  });
 
   for (const full of ['syn-queue', 'syn-backlog'])
     test(`half-open connections fill it (${full}), unless there are SYN cookies`, async () => {

@@ -1,5 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SkbwhyError } from '../../event/errors.js';
 import { runLookups, startNameServer, type PurposefulLookup } from '../../lab/dns.js';
 import { hold, runClients, startServer, type Purpose } from '../../lab/endpoints.js';
+import { forgetRouter, untilHalfOpen } from '../../lab/late-neighbour.js';
 import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
 import { Namespaces, type Cable } from '../../lab/namespaces.js';
 import type { Program } from '../../lab/programs.js';
@@ -18,14 +21,16 @@ const RESOLVER_BUFFER = 1;
 /** From one lookup to the next, ms: what answers their repeats is not to meet in the small buffer. */
 const APART_MS = 4;
 /** The server's answers come while the resolver reads nothing, ms. */
-const ANSWER_MS = 250;
-const DEAF_MS = 300;
+const ANSWER_MS = 300;
+const DEAF_MS = 1200;
 /**
  * Few enough that half-open connections are not given up early (reqsk_timer_handler,
  * net/ipv4/inet_connection_sock.c: from the fifth on).
  */
 const HALF_OPEN = 4;
 
+/** All SYNs have come by then, ms. */
+const SETTLE_MS = 50;
 /** As long as a user's command may take, s. */
 const LONG = 86_400;
 
@@ -34,8 +39,15 @@ const SETTINGS = [
     key: 'full',
     kind: 'text',
     default: 'server-buffer',
-    values: ['server-buffer', 'resolver-buffer', 'accept-queue', 'syn-queue', 'syn-backlog'],
-    help: 'what is full: the receive buffer of a DNS server that does not read; that of a resolver which asks many things at once and does not read for a while; the accept queue of a server that does not come to accept(); its SYN queue, by its own backlog, or by net.ipv4.tcp_max_syn_backlog',
+    values: [
+      'server-buffer',
+      'resolver-buffer',
+      'accept-queue',
+      'handshake',
+      'syn-queue',
+      'syn-backlog',
+    ],
+    help: 'what is full: the receive buffer of a DNS server that does not read; that of a resolver which asks many things at once and does not read for a while; the accept queue of a server that does not come to accept(); the same, found full at the end of a handshake only (family=ipv4); its SYN queue, by its own backlog, or by net.ipv4.tcp_max_syn_backlog',
   },
   {
     key: 'family',
@@ -121,6 +133,8 @@ export const lab = defineLab({
 
 async function up(settings: BufferSettings, signal?: AbortSignal): Promise<RunningLab> {
   const { full, family } = settings;
+  if (full === 'handshake' && family === 'ipv6')
+    throw new SkbwhyError('bad-option', '--set full=handshake: only with family=ipv4');
   const scripts = scriptsOf(settings);
   const cables = scripts['mute'] ? [...ROUTED_CABLES, MUTE_CABLE] : ROUTED_CABLES;
   const namespaces = await Namespaces.create(Object.keys(scripts), cables, signal);
@@ -212,9 +226,10 @@ async function fill(
       purpose: 'fill',
     }));
     await runLookups(namespaces, 'client', queries);
-  } else if (full === 'accept-queue') {
+  } else if (full === 'accept-queue' || full === 'handshake') {
     server.kill('SIGSTOP');
-    await hold(namespaces, 'client', address, PORT, HALF_OPEN);
+    const held = full === 'handshake' ? HALF_OPEN - 1 : HALF_OPEN;
+    await hold(namespaces, 'client', address, PORT, held);
   }
 }
 
@@ -238,8 +253,7 @@ async function holdOpen(
   };
   const halfOpen = runClients(namespaces, 'mute', Array(HALF_OPEN).fill(connection), signal);
   halfOpen.catch(() => undefined);
-  const there = `until [ $(cat /proc/net/tcp /proc/net/tcp6 | grep -c ' 03 ') -ge ${HALF_OPEN} ]; do sleep 0.01; done`;
-  await namespaces.script('server', `timeout 10 sh -c "${there.replaceAll('$', '\\$')}"`, signal);
+  await untilHalfOpen(namespaces, 'server', HALF_OPEN, signal);
   return () =>
     void namespaces.script('mute', 'nft delete table inet mute || true').catch(() => undefined);
 }
@@ -270,16 +284,30 @@ function lookUp(
   return runLookups(namespaces, 'client', lookups, { signal });
 }
 
-function connect(
+/**
+ * `handshake`: all SYNs are there before the first ACK is, since the SYN-ACKs wait for a neighbour; the
+ * first connection gets the last place in the queue.
+ */
+async function connect(
   namespaces: Namespaces,
-  { family, clients, timeout }: BufferSettings,
+  { full, family, clients, timeout }: BufferSettings,
   signal?: AbortSignal,
 ): Promise<ClientResult[]> {
-  const connection: Purpose = {
-    address: routedAddress('server', family),
-    port: PORT,
-    timeoutMs: timeout * 1000,
-    purpose: 'faulty',
-  };
-  return runClients(namespaces, 'client', Array(clients).fill(connection), signal);
+  const address = routedAddress('server', family);
+  const purposes = Array.from({ length: clients }, () => 'faulty');
+  if (full !== 'handshake')
+    return runClients(namespaces, 'client', purposes.map(connection), signal);
+  const uplink = { role: 'server', address, router: 'node', device: 'server' };
+  const release = await forgetRouter(namespaces, uplink, signal);
+  const results = runClients(namespaces, 'client', ['first', ...purposes].map(connection), signal);
+  results.catch(() => undefined);
+  // those beyond the SYN queue have SYN cookies
+  await untilHalfOpen(namespaces, 'server', Math.min(clients + 1, HALF_OPEN), signal);
+  await sleep(SETTLE_MS);
+  await release();
+  return results;
+
+  function connection(purpose: string): Purpose {
+    return { address, port: PORT, timeoutMs: timeout * 1000, purpose };
+  }
 }

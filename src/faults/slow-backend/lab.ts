@@ -1,5 +1,6 @@
 import { startServer, runClients } from '../../lab/endpoints.js';
 import { runLookups, startNameServer } from '../../lab/dns.js';
+import { forgetRouter, untilHalfOpen } from '../../lab/late-neighbour.js';
 import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
 import { Namespaces } from '../../lab/namespaces.js';
 import { routedPodAddress, routedPodCables, routedPodScripts } from '../../lab/routed-pods.js';
@@ -120,22 +121,8 @@ async function connect(
   { clients, delay }: SlowBackendSettings,
   signal?: AbortSignal,
 ): Promise<ClientResult[]> {
-  const silence = '/proc/sys/net/ipv4/conf/pod2/arp_ignore';
-  // neither the way there nor the client's own neighbour may wait
-  const address = 'cat /sys/class/net/eth0/address';
-  const mac = (await namespaces.script('server', address, signal)).trim();
-  await namespaces.script(
-    'node',
-    `ip neigh replace ${SERVER} lladdr ${mac} dev pod2\necho 8 > ${silence}`,
-    signal,
-  );
-  await namespaces.script(
-    'server',
-    `ip neigh flush dev eth0
-echo 10 > /proc/sys/net/ipv4/neigh/eth0/retrans_time_ms
-echo 10000 > /proc/sys/net/ipv4/neigh/eth0/mcast_solicit`,
-    signal,
-  );
+  const uplink = { role: 'server', address: SERVER, router: 'node', device: 'pod2' };
+  const release = await forgetRouter(namespaces, uplink, signal);
   const connections = Array.from({ length: clients }, () => ({
     address: SERVICE,
     port: PORT,
@@ -143,9 +130,9 @@ echo 10000 > /proc/sys/net/ipv4/neigh/eth0/mcast_solicit`,
     timeoutMs: delay + 20000,
   }));
   const results = runClients(namespaces, 'client', connections, signal);
-  const syns = 'until grep -q "SYN_RECV\\| 03 " /proc/net/tcp /proc/net/tcp6; do sleep 0.01; done';
-  await namespaces.script('server', `timeout 10 sh -c '${syns}' || true`, signal);
+  results.catch(() => undefined);
+  await untilHalfOpen(namespaces, 'server', 1, signal);
   await new Promise((resolve) => setTimeout(resolve, delay));
-  await namespaces.script('node', `echo 0 > ${silence}`);
+  await release();
   return results;
 }
