@@ -21,7 +21,7 @@ export interface Case {
   /** what takes longer than this is slow, ms */
   readonly slowMs: number;
   /** by `address:port`, as clients know it */
-  readonly nameServers: ReadonlyMap<string, NameServerTally>;
+  readonly nameServers: Pick<ReadonlyMap<string, NameServerTally>, 'get'>;
   /** where the latest new conntrack entry took a query to a Service (`address:port`); null: none was seen */
   translation(service: string): { backend: string; time: number; evidence: Evidence } | null;
   /**
