@@ -269,7 +269,12 @@ export function doctorText(report: DoctorReport): string {
   if (unread.length > 0)
     parts.push(unread.map((line) => pc.yellow(wrap(`not read: ${line}`, WIDTH, '  '))).join('\n'));
   if (notExposed.length > 0)
-    parts.push([pc.bold('Not exposed'), ...notExposed.map(unexposedText)].join('\n'));
+    parts.push(
+      [
+        pc.bold('Not exposed'),
+        ...notExposed.map((one) => unexposedText(one, report.others.length > 0)),
+      ].join('\n'),
+    );
   parts.push(...exposures.map(exposureText), conclusion(report));
   return parts.filter((part) => part !== '').join('\n\n') + '\n';
 }
@@ -372,7 +377,8 @@ function countersText({ conntrack, counters }: NamespaceReport): string {
   if (others && others.length > 0)
     lines.push(
       ...(lines.length > 0 ? [''] : []),
-      pc.bold('Other counters of lost packets, since the namespace came to be'),
+      pc.bold('Other counters of lost packets'),
+      pc.dim('  since the namespace came to be; softnet: the node'),
       rows(others),
     );
   return lines.join('\n');
@@ -421,9 +427,12 @@ function exposureText(exposure: Exposure): string {
   ].join('\n');
 }
 
-function unexposedText(unexposed: Unexposed): string {
+/** @param several namespaces were examined, so that each has to be named */
+function unexposedText(unexposed: Unexposed, several: boolean): string {
   const [only, ...more] = unexposed.why;
-  const head = `  ${pc.green(unexposed.verdict)} at ${placeText(unexposed)}:`;
+  const { device } = unexposed.where;
+  const where = several ? ` at ${placeText(unexposed)}` : device === null ? '' : ` at ${device}`;
+  const head = `  ${pc.green(unexposed.verdict)}${where}:`;
   return more.length === 0
     ? wrap(`${head} ${only ?? ''}`, WIDTH, '    ')
     : [head, ...unexposed.why.map((text) => wrap(`    - ${text}`, WIDTH, '      '))].join('\n');

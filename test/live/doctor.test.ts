@@ -151,7 +151,7 @@ describe('doctor in a namespace of its own', () => {
     assert.match(stdout, /packet\.drop +tracepoint/);
     assert.match(stdout, /net\.netfilter\.nf_conntrack_\n( {4}.*\n)* +udp_timeout +30/);
     assert.match(stdout, /^Conntrack\n {2}0 of \d+ entries \(0 %\)/m);
-    assert.match(stdout, /^Not exposed\n(.+\n)* {2}double-snat at/m);
+    assert.match(stdout, /^Not exposed\n(.+\n)* {2}double-snat:/m);
     const wide = stdout.split('\n').filter((line) => line.length > 80);
     assert.deepEqual(wide, []);
     assert.ok(!stdout.includes('\u001b'));
