@@ -26,6 +26,8 @@ export interface DnsNode {
   delayed?: DnsServer['delayed'];
   /** iptables rules of table nat besides the Service's, as iptables-save prints them */
   rules: readonly string[];
+  /** a ruleset of nft besides those */
+  nft?: string;
   /** rules that a packet passes between NAT and its entry's insertion: the more, the longer that takes */
   lateRules?: number;
   sysctls?: Readonly<Record<string, string | number>>;
@@ -90,7 +92,8 @@ route add default via 10.244.${i + 1}.1`),
 /** Role of pod 1, 2 … */
 export const roleOf = (pod: number): string => (pod === 1 ? 'client' : `client${pod}`);
 
-function nodeScript({ pods, backends, rules, lateRules = 0, sysctls: more = {} }: DnsNode): string {
+function nodeScript(options: DnsNode): string {
+  const { pods, backends, rules, nft, lateRules = 0, sysctls: more = {} } = options;
   const to = `-d ${SERVICE.address} -p udp -m udp --dport ${SERVICE.port}`;
   const [first, second] = BACKENDS.map((a) => `-j DNAT --to-destination ${a}:${SERVICE.port}`);
   const turn = '-m statistic --mode nth --every 2 --packet 0';
@@ -120,21 +123,22 @@ ${backends === 2 ? `-A PREROUTING ${to} ${turn} ${first}\n-A PREROUTING ${to} ${
 ${rules.join('\n')}
 COMMIT
 RULES
-${lateRules > 0 ? lateChain(lateRules) : ''}
+${nft === undefined ? '' : loadNft(nft)}
+${lateRules > 0 ? loadNft(lateChain(lateRules)) : ''}
 ${sysctls(more)}
 `;
 }
 
+const loadNft = (ruleset: string): string => `nft -f - <<'RULES'\n${ruleset}\nRULES`;
+
 /** A chain behind source NAT (priority 100) whose rules match nothing (documentation addresses). */
 function lateChain(rules: number): string {
-  return `nft -f - <<'RULES'
-table ip late {
+  return `table ip late {
   chain accounting {
     type filter hook postrouting priority 200; policy accept;
 ${Array.from({ length: rules }, (_, i) => `    ip saddr 192.0.2.${i % 256} counter`).join('\n')}
   }
-}
-RULES`;
+}`;
 }
 
 /** Starts a DNS server in a namespace; resolves when it listens, `lab-failed` when it does not. */

@@ -1,6 +1,7 @@
 import { isRequest, nameOf } from '../../explain/attempts.js';
+import { insertFailedClaim, SHOWN } from '../../explain/collision.js';
 import type { Case, Diagnoser, Rival } from '../../explain/diagnose.js';
-import { dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { evidenceOf, outcomeText } from '../../explain/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
 import { failedInsertions, flowText, tupleText } from '../../explain/insertion.js';
 import type { Observation } from '../../explain/observation.js';
@@ -10,8 +11,6 @@ import { count, duration, shortDuration } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { remedies, type Clash } from './remedies.js';
 
-/** How long after the drop the winner's packet may show that its entry is in the table, ns. */
-const SHOWN = 10e6;
 /** Entries of one flow that clash are made at the same moment, ns; what comes later finds the first. */
 const SAME_MOMENT = 1e9;
 
@@ -71,7 +70,6 @@ function diagnosis(
   );
   const other = first ? nameOf(exchange, first.attempt) : 'another packet of the flow';
   const apart = shortDuration(Math.max(drop.time - winner.insertedAt, 0) / 1e6);
-  const rise = world.rise(netns, 'conntrack.drop', drop.time, drop.time);
   const translated = exchange.observations.findLast(
     (o) => o.point === 'nat.setup' && o.attempt === drop.attempt && o.ct?.replyKey === ct.replyKey,
   );
@@ -90,15 +88,7 @@ function diagnosis(
       text: `That of ${other} is in the table first, ${apart} before the other.`,
       evidence: winner.inserted,
     },
-    {
-      claim: 'insert-failed',
-      text:
-        `The entry of ${loser} cannot be inserted, and the packet is dropped: ${dropText(exchange, drop)}, NAT done, not confirmed (__nf_conntrack_confirm).` +
-        (rise && rise.fact > 0
-          ? ` conntrack's counter of such drops rose by ${rise.fact} meanwhile.`
-          : ''),
-      evidence: [...evidenceOf(drop), ...(rise && rise.fact > 0 ? [rise.evidence] : [])],
-    },
+    insertFailedClaim(exchange, drop),
   ];
   const again = repeatOf(exchange, drop.attempt);
   if (again)
@@ -138,6 +128,11 @@ function ruledOut(drop: Observation, winner: Rival): RuledOut[] {
     {
       verdict: 'conntrack-reply-collision',
       text: 'the two entries are of one flow: the originals are the same',
+      evidence: [...winner.translated, ...evidenceOf(drop)],
+    },
+    {
+      verdict: 'snat-port-exhaustion',
+      text: 'the two entries are of one flow: no other has the port',
       evidence: [...winner.translated, ...evidenceOf(drop)],
     },
     {

@@ -5,7 +5,7 @@ import { lab } from './lab.js';
 export const fault: Fault = {
   verdict: 'conntrack-reply-collision',
   title:
-    'two clients with one source port are translated to the same tuple at the same moment (DNAT and masquerading without random-fully): the second conntrack entry cannot be inserted and its packet is dropped; a lookup then takes as long as the resolver waits (musl 2.5 s, glibc 5 s), a connect 1 s or 3 s. Forms: `race`, `no-free-tuple`',
+    'lookups of two clients with one source port are translated to the same tuple at the same moment (DNAT and masquerading without random-fully): the second conntrack entry cannot be inserted and its query is dropped; the lookup then takes as long as the resolver waits (musl 2.5 s, glibc 5 s)',
   diagnoser: replyCollision,
   lab,
 };

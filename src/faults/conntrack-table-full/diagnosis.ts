@@ -130,11 +130,13 @@ function ruledOut(drop: Observation, rise: Known<number>): RuledOut[] {
       text: 'the packet had no conntrack entry, so at most a rule of table raw could have dropped it; conntrack counted the drop as its own',
       evidence: [...evidenceOf(drop), rise.evidence],
     },
-    ...['conntrack-insert-race', 'conntrack-reply-collision'].map((verdict) => ({
-      verdict,
-      text: 'a packet whose entry cannot be inserted has that entry when it is dropped; this one had none',
-      evidence: evidenceOf(drop),
-    })),
+    ...['conntrack-insert-race', 'conntrack-reply-collision', 'snat-port-exhaustion'].map(
+      (verdict) => ({
+        verdict,
+        text: 'a packet whose entry cannot be inserted has that entry when it is dropped; this one had none',
+        evidence: evidenceOf(drop),
+      }),
+    ),
     {
       verdict: 'lost-on-the-wire',
       text: 'the packet arrived, and was dropped after arrival',

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Finding } from '../../src/explain/finding.js';
+import { onlyFinding, runLab, type LabReport } from './skbwhy.js';
+
+/** The one client's finding that no port is free, or was for a while; as long as the client measured. */
+function assertExhausted(report: LabReport, ports: string, rule: RegExp): Finding {
+  const finding = onlyFinding(report);
+  assert.deepEqual(report.unexplained, []);
+  assert.equal(finding.verdict, 'snat-port-exhaustion');
+  assert.equal(finding.defect, 'no-free-port');
+  assert.equal(finding.confidence, 'proved');
+  assert.match(finding.summary, rule);
+  assert.match(finding.summary, /and all of them were seen being taken: \d+ by 10\.244\.2\.2\./);
+  assert.ok(finding.summary.includes(ports), finding.summary);
+  assert.ok(finding.subject.client.startsWith('10.244.1.2:'));
+  for (const { dropReason } of finding.attempts.filter(({ fate }) => fate === 'dropped'))
+    assert.equal(dropReason, 'NETFILTER_DROP');
+  assert.equal(finding.attempts[0]?.fate, 'dropped');
+  assert.ok(finding.chain.every(({ evidence }) => evidence.length > 0));
+  const excluded = finding.ruledOut.map(({ verdict }) => verdict);
+  for (const neighbour of ['conntrack-reply-collision', 'conntrack-insert-race', 'policy-drop'])
+    assert.ok(excluded.includes(neighbour), neighbour);
+  return finding;
+}
+
+function assertDelay(finding: Finding, report: LabReport): void {
+  const slow = report.clients.find(({ client, ok, purpose }) =>
+    finding.outcome === 'failed' ? !ok : client === 'client' && !purpose.startsWith('others'),
+  );
+  assert.ok(Math.abs((slow?.connectMs ?? 0) - finding.delayMs) < 50, JSON.stringify(slow));
+}
+
+describe('source NAT without a free port, on this kernel', { concurrency: 4 }, () => {
+  test('a connect fails: the destination, the range and who holds it are named', async () => {
+    const report = await runLab('snat-port-exhaustion', { timeout: 3.5 });
+    const finding = assertExhausted(report, '(40000–40007)', /MASQUERADE --to-ports 40000-40007/);
+    assert.equal(finding.outcome, 'failed');
+    assert.equal(finding.attempts.length, 4);
+    assert.deepEqual(
+      finding.chain.map(({ claim }) => claim),
+      ['translated', 'port-taken', 'ports-held', 'insert-failed', 'every-repeat-too'],
+    );
+  });
+
+  test('a connect through a Service and an nft rule waits until a port is free', async () => {
+    const settings = { service: true, rules: 'nft', ports: 3, release: 1.5 };
+    const report = await runLab('snat-port-exhaustion', settings);
+    const finding = assertExhausted(report, '(40000–40002)', /masquerade to :40000-40002/);
+    assert.equal(finding.outcome, 'recovered');
+    assert.equal(finding.subject.service, '10.96.0.10:8080');
+    assert.equal(finding.chain.at(-1)?.claim, 'repeated');
+    assertDelay(finding, report);
+  });
+
+  test('a lookup waits for its resolver’s repeat', async () => {
+    const report = await runLab('snat-port-exhaustion', { protocol: 'udp', release: 2 });
+    const finding = assertExhausted(report, '(40000–40007)', /-p udp -j MASQUERADE --to-ports/);
+    assert.equal(finding.outcome, 'recovered');
+    assertDelay(finding, report);
+  });
+
+  test('with one port left nothing is found', async () => {
+    const report = await runLab('snat-port-exhaustion', { held: 7 });
+    assert.deepEqual([report.findings, report.unexplained], [[], []]);
+    assert.ok(report.clients.every(({ ok }) => ok));
+  });
+});
+
+/** Every connect or lookup that was slow lost a race, and says to whom. */
+function assertRace(report: LabReport, verdict: string, defect: string): void {
+  assert.deepEqual(report.unexplained, []);
+  const slow = report.clients.filter(({ purpose }) => !purpose.startsWith('others'));
+  assert.ok(slow.length >= 1);
+  assert.equal(report.findings.length, slow.length);
+  for (const { source, connectMs } of slow) {
+    const finding = report.findings.find(({ subject }) => subject.client === source);
+    assert.equal(finding?.verdict, verdict);
+    assert.equal(finding.defect, defect);
+    assert.equal(finding.confidence, 'proved');
+    assert.equal(finding.outcome, 'recovered');
+    assert.ok(Math.abs((connectMs ?? 0) - finding.delayMs) < 50);
+    const port = source?.split(':')[1];
+    for (const end of [`10.244.1.2:${port}`, `10.244.2.2:${port}`, `10.250.0.1:${port}`])
+      assert.ok(finding.summary.includes(end), `${end}: ${finding.summary}`);
+    assert.deepEqual(
+      finding.chain.map(({ claim }) => claim),
+      ['translated', 'same-tuple', 'winner-inserted', 'insert-failed', 'repeated'],
+    );
+    assert.ok(finding.chain.every(({ evidence }) => evidence.length > 0));
+    assert.match(finding.remedies[0]?.what ?? '', /--random-fully.*`-A POSTROUTING.*MASQUERADE`/);
+    assert.equal(finding.attempts.at(-1)?.fate, 'delivered');
+    const others = ['snat-port-exhaustion', 'conntrack-reply-collision'].filter(
+      (each) => each !== verdict,
+    );
+    for (const other of others)
+      assert.ok(
+        finding.ruledOut.some((each) => each.verdict === other),
+        other,
+      );
+    if (finding.subject.kind === 'tcp-connect') assert.equal(finding.prediction?.recoverAtMs, 1000);
+  }
+}
+
+describe('two clients that are given one source port at the same moment, on this kernel', () => {
+  for (const service of [false, true])
+    test(`one connect takes a second${service ? ', through a Service too' : ''}`, async () => {
+      const report = await runLab('snat-port-exhaustion', { form: 'port-race', service });
+      assertRace(report, 'snat-port-exhaustion', 'port-race');
+    });
+
+  test('of lookups that only source NAT translates, one waits', async () => {
+    const settings = { form: 'port-race', protocol: 'udp', repeatAfter: 1.2 };
+    const report = await runLab('snat-port-exhaustion', settings);
+    assertRace(report, 'snat-port-exhaustion', 'port-race');
+  });
+
+  test('of lookups at a Service it is a collision of reply tuples', async () => {
+    const settings = { form: 'port-race', protocol: 'udp', service: true, repeatAfter: 1.2 };
+    const report = await runLab('snat-port-exhaustion', settings);
+    assertRace(report, 'conntrack-reply-collision', 'race');
+  });
+
+  test('with random ports nothing collides, and nothing is found', async () => {
+    const settings = { form: 'port-race', randomFully: true, tries: 320 };
+    const report = await runLab('snat-port-exhaustion', settings);
+    assert.deepEqual([report.findings, report.unexplained], [[], []]);
+  });
+});
