@@ -33,7 +33,11 @@ export function endpoint(address: string, port: number): string {
 }
 
 function measure(connection: Connection, index: number): Promise<Measurement> {
-  const { address, port, timeoutMs } = connection;
+  const { address, port, timeoutMs, bytes = 0 } = connection;
+  const request =
+    bytes === 0
+      ? 'GET / HTTP/1.0\r\n\r\n'
+      : `POST / HTTP/1.0\r\nContent-Length: ${bytes}\r\n\r\n${'x'.repeat(bytes)}`;
   return new Promise((resolve) => {
     const startedAt = new Date().toISOString();
     const start = process.hrtime.bigint();
@@ -58,10 +62,7 @@ function measure(connection: Connection, index: number): Promise<Measurement> {
       connectMs = sinceStart();
       socket.write(request);
     });
-    socket.once('data', () => {
-      answerMs = sinceStart();
-      done(null);
-    });
+    socket.once('data', () => done(null));
     socket.once('end', () => done('no answer'));
     socket.once('error', (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
   });

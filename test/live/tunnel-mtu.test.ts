@@ -40,7 +40,7 @@ describe('segments that do not fit', { concurrency: 3 }, () => {
     const [client] = report.clients;
     assert.equal(report.findings.length, 1);
     assert.equal(finding!.outcome, 'recovered');
-    const waited = client!.answerMs! - client!.connectMs!;
+    const waited = client!.answeredMs! - client!.connectMs!;
     assert.ok(Math.abs(finding!.delayMs - waited) < 50, `${finding!.delayMs} of ${waited} ms`);
     assert.ok(finding!.chain.some(({ claim }) => claim === 'got-through'));
   });
