@@ -1,5 +1,6 @@
 import type { Fault } from '../fault.js';
 import { tunnelMtu } from './diagnosis.js';
+import { exposure } from './exposure.js';
 import { lab } from './lab.js';
 
 export const fault: Fault = {
@@ -7,5 +8,6 @@ export const fault: Fault = {
   title:
     'a packet does not fit into a tunnel, or the tunnel packet into the network below, and who sends it is not told (`sender-not-told`) or does not heed it (`told-in-vain`)',
   diagnoser: tunnelMtu,
+  exposure,
   lab,
 };
