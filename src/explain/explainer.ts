@@ -410,7 +410,10 @@ export class Explainer implements Registry {
     if (found) this.held.keep(exchange);
     if (!this.held.trackerOf(exchange)) {
       if (found) this.drop(exchange);
-      else if (!this.unsampled.has(exchange)) this.unsampled.add(exchange);
+      else if (this.endWasLost(exchange)) {
+        this.lost.exchanges++;
+        this.drop(exchange);
+      } else if (!this.unsampled.has(exchange)) this.unsampled.add(exchange);
       else {
         const entry = unexplained(
           view,
@@ -428,6 +431,16 @@ export class Explainer implements Registry {
   private judgeSampled(time: number): void {
     for (const exchange of this.unsampled)
       if ((exchange.endedAt || exchange.lastTime) + SAMPLED_AFTER <= time) this.due.join(exchange);
+  }
+
+  /** Nothing was wrong with it when events were lost, and nothing is known of it since. */
+  private endWasLost({ outcome, attempts, dropped, startedAt, lastTime }: Exchange): boolean {
+    return (
+      outcome === 'pending' &&
+      attempts.length <= 1 &&
+      !dropped &&
+      this.lostBetween(startedAt, lastTime) > 0
+    );
   }
 
   /** Asks every diagnoser; publishes what is new. @returns whether there is a verdict */

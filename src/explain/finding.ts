@@ -179,7 +179,7 @@ export interface Lost {
   ring: number;
   /** program runs the kernel skipped */
   missed: number;
-  /** exchanges forgotten because too many were open at once */
+  /** exchanges forgotten because too many were open at once, or whose end was among the lost events */
   exchanges: number;
 }
 

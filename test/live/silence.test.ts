@@ -171,6 +171,7 @@ describe('healthy connects and lookups through DNAT, masquerading and a tunnel',
   function assertAllSeen({ report, seen, made }: Outcome): void {
     assert.deepEqual(report.lost, { ring: 0, missed: 0, exchanges: 0 });
     assert.equal(made.failed, 0);
+    assert.deepEqual(report.unexplained.slice(0, 2), []);
     assert.equal(seen['tcp-connect'], made.connects);
     assert.equal(seen['dns-lookup'], made.lookups);
   }
@@ -178,9 +179,8 @@ describe('healthy connects and lookups through DNAT, masquerading and a tunnel',
   test('give no finding', async (t) => {
     const outcome = await half();
     t.diagnostic(JSON.stringify([outcome.made, outcome.report.sessions[0]?.events]));
-    assert.deepEqual(outcome.findings, []);
-    assert.deepEqual(outcome.report.unexplained, []);
     assertAllSeen(outcome);
+    assert.deepEqual(outcome.findings.slice(0, 2), []);
   });
 
   test('give a possible lost-on-the-wire for each packet that an untraced hop loses, and nothing else', async (t) => {
@@ -189,7 +189,6 @@ describe('healthy connects and lookups through DNAT, masquerading and a tunnel',
     const outcome = await half();
     const { findings, made, report } = outcome;
     t.diagnostic(JSON.stringify([made, report.sessions[0]?.events, findings.length]));
-    assert.deepEqual(report.unexplained, []);
     assertAllSeen(outcome);
     assert.ok(findings.length > 0);
     for (const { verdict, confidence, loweredFor, chain } of findings) {
