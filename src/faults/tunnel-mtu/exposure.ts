@@ -90,7 +90,8 @@ function tooLargeForTunnel(place: Place, device: DeviceFact): Exposure | null {
       {
         what: `let the pods’ own devices send ${device.mtu} bytes at most (in the CNI’s configuration; new pods get it). At this end of the cable alone it would lose what is larger`,
         command: `nsenter --net --target <PID of the pod> ip link set eth0 mtu ${device.mtu}`,
-        source: 'is_skb_forwardable (net/core/dev.c): veth drops what exceeds the MTU of the end it comes to',
+        source:
+          'is_skb_forwardable (net/core/dev.c): veth drops what exceeds the MTU of the end it comes to',
       },
       {
         what: 'or let TCP agree on smaller segments',
