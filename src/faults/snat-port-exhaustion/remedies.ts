@@ -1,28 +1,27 @@
 import { isIPv6 } from 'node:net';
 import type { SourceNatRule } from '../../event/fact.js';
-import { IPPROTO_TCP } from '../../event/headers.js';
+import { IPPROTO_UDP } from '../../event/headers.js';
 import type { Remedy } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
+import type { Conntrack, Observation } from '../../explain/observation.js';
 import { chooseAtRandom, NO_UPGRADE } from '../../explain/source-nat.js';
 
 /**
- * @param rule that chose the port; null where not known
- * @param taken no port was free; else two flows were given one at the same moment
+ * @param rule that chooses the port; null where not known
+ * @param taken no port is free; else two flows are given one at the same moment
+ * @param drop the packet that died of it, if one did
  */
 export function remedies(
   rule: Pick<SourceNatRule, 'text' | 'ports'> | null,
   taken: boolean,
-  { ct }: Pick<Observation, 'ct'>,
+  drop: Pick<Observation, 'ct'> | null,
 ): Remedy[] {
   if (!taken) return [chooseAtRandom(rule), NO_UPGRADE];
-  const { protocol, reply } = ct!;
-  const tcp = protocol === IPPROTO_TCP;
-  const { address, port } = reply.source;
-  const family = isIPv6(address) ? '-f ipv6 ' : '';
+  const ct = drop?.ct ?? null;
+  const udp = ct?.protocol === IPPROTO_UDP;
   return [
     {
-      what: 'see who holds the ports to this destination: entries by client',
-      command: `conntrack -L ${family}-p ${tcp ? 'tcp' : 'udp'} --reply-src ${address} --reply-port-src ${port} 2>/dev/null | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^src=/) { print $i; break } }' | sort | uniq -c | sort -rn | head`,
+      what: `see who holds the ports${ct ? ' to this destination' : ''}: entries by client`,
+      command: `conntrack -L ${ct ? selecting(ct) : '--src-nat'} 2>/dev/null | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^src=/) { print $i; break } }' | sort | uniq -c | sort -rn | head`,
       source: 'conntrack(8): the first src= of an entry is its client’s',
     },
     ...(rule?.ports
@@ -40,12 +39,12 @@ export function remedies(
       source: 'a tuple is taken as a whole: nf_nat_used_tuple, net/netfilter/nf_nat_core.c',
     },
     {
-      what: tcp
-        ? 'let the holder use fewer connections at once (keep-alive, a pool), and let conntrack forget dead ones sooner: established ones without traffic stay for 5 days'
-        : 'let entries end sooner: an answered UDP flow keeps its port for 120 s, another for 30 s',
-      command: tcp
-        ? 'sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=86400'
-        : 'sysctl -w net.netfilter.nf_conntrack_udp_timeout_stream=60',
+      what: udp
+        ? 'let entries end sooner: a UDP flow that lasts keeps its port for 120 s after its last packet, another for 30 s'
+        : 'let the holder use fewer connections at once (keep-alive, a pool), and let conntrack forget dead ones sooner: established ones without traffic stay for 5 days',
+      command: udp
+        ? 'sysctl -w net.netfilter.nf_conntrack_udp_timeout_stream=60'
+        : 'sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=86400',
       source: 'Documentation/networking/nf_conntrack-sysctl.rst',
     },
     {
@@ -55,4 +54,11 @@ export function remedies(
     },
     NO_UPGRADE,
   ];
+}
+
+/** Options of conntrack(8) for the entries that lead where this one does. */
+function selecting({ protocol, reply }: Conntrack): string {
+  const { address, port } = reply.source;
+  const family = isIPv6(address) ? '-f ipv6 ' : '';
+  return `${family}-p ${protocol === IPPROTO_UDP ? 'udp' : 'tcp'} --reply-src ${address} --reply-port-src ${port}`;
 }
