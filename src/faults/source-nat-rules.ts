@@ -1,6 +1,7 @@
 import type { RuleCondition, SourceNatRule } from '../event/fact.js';
 import { IPPROTO_TCP, IPPROTO_UDP } from '../event/headers.js';
 import type { Confidence } from '../explain/finding.js';
+import { count } from '../explain/wording.js';
 import type { Place } from './fault.js';
 
 /**
@@ -42,9 +43,21 @@ function lets(condition: RuleCondition, protocol: keyof typeof NUMBERS): boolean
 export const sureOf = ({ when, skippable }: SourceNatRule): Confidence =>
   skippable || when.some(({ match }) => match === 'unknown') ? 'possible' : 'proved';
 
-/** How such a rule is written in a sentence. */
-export const keepsText = ({ text }: SourceNatRule): string =>
-  `\`${text}\` leaves a flow its own source port while no entry in the table has it (no --random-fully): of two clients with one port, one destination and one moment, one loses its packet.`;
+/** More rules than this are not quoted. */
+const QUOTED = 3;
+
+/** What rules that choose no ports at random leave to chance; some of them are quoted. */
+export function keepingTexts(rules: readonly SourceNatRule[]): string[] {
+  const quoted = rules.slice(0, QUOTED).map(({ text }) => `\`${text}\``);
+  const more = rules.length > QUOTED ? ` and ${count(rules.length - QUOTED, 'more rule')}` : '';
+  return [
+    `${quoted.join(', ')}${more} ${rules.length > 1 ? 'leave' : 'leaves'} a flow its own source port while no entry in the table has it (no --random-fully): of two clients with one port, one destination and one moment, one loses its packet.`,
+  ];
+}
+
+/** The surest of them. */
+export const surestOf = (rules: readonly SourceNatRule[]): Confidence =>
+  rules.some((rule) => sureOf(rule) === 'proved') ? 'proved' : 'possible';
 
 /** What conntrack has counted of it, if anything; a sentence. */
 export function insertFailures({ counters }: Place): string[] {

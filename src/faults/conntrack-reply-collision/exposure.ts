@@ -1,6 +1,6 @@
 import { exposedTo, notExposedTo, onlyExposed } from '../exposures.js';
 import type { ExposureReport, Place } from '../fault.js';
-import { insertFailures, keepsText, sourceNatRules, sureOf } from '../source-nat-rules.js';
+import { insertFailures, keepingTexts, sourceNatRules, surestOf } from '../source-nat-rules.js';
 import { remedies } from './remedies.js';
 
 const VERDICT = 'conntrack-reply-collision';
@@ -22,17 +22,15 @@ export function exposure(place: Place): ExposureReport {
       'every rule that translates sources of lookups chooses ports at random',
     );
   return onlyExposed(
-    ...keeping.map((rule) =>
-      exposedTo(VERDICT, place, {
-        defect: 'race',
-        confidence: sureOf(rule),
-        why: [
-          `Rules do destination NAT for DNS at ${services.join(', ')}.`,
-          keepsText(rule),
-          ...insertFailures(place),
-        ],
-        remedies: remedies(rule),
-      }),
-    ),
+    exposedTo(VERDICT, place, {
+      defect: 'race',
+      confidence: surestOf(keeping),
+      why: [
+        `Rules do destination NAT for DNS at ${services.join(', ')}.`,
+        ...keepingTexts(keeping),
+        ...insertFailures(place),
+      ],
+      remedies: remedies(keeping[0] ?? null),
+    }),
   );
 }

@@ -1,7 +1,13 @@
 import type { SourceNatRule } from '../../event/fact.js';
 import { exposedTo, notExposedTo, onlyExposed } from '../exposures.js';
 import type { Exposure, ExposureReport, Place } from '../fault.js';
-import { insertFailures, keepsText, sourceNatRules, sureOf } from '../source-nat-rules.js';
+import {
+  insertFailures,
+  keepingTexts,
+  sourceNatRules,
+  sureOf,
+  surestOf,
+} from '../source-nat-rules.js';
 import { remedies } from './remedies.js';
 
 const VERDICT = 'snat-port-exhaustion';
@@ -20,10 +26,11 @@ export function exposure(place: Place): ExposureReport {
     .split(/\s/)
     .map(Number);
   const own = low && high ? high - low + 1 : EPHEMERAL[1] - EPHEMERAL[0] + 1;
-  const exposures = found.flatMap((rule) => [
-    ...(rule.ports && roomOf(rule.ports) < own ? [few(place, rule, rule.ports, own)] : []),
-    ...(rule.random ? [] : [racing(place, rule)]),
-  ]);
+  const keeping = found.filter(({ random }) => !random);
+  const exposures = found.flatMap((rule) =>
+    rule.ports && roomOf(rule.ports) < own ? few(place, rule, rule.ports, own) : [],
+  );
+  if (keeping.length > 0) exposures.push(racing(place, keeping));
   return exposures.length > 0
     ? onlyExposed(...exposures)
     : notExposedTo(
@@ -50,12 +57,12 @@ function few(
   });
 }
 
-function racing(place: Place, rule: SourceNatRule): Exposure {
+function racing(place: Place, rules: readonly SourceNatRule[]): Exposure {
   return exposedTo(VERDICT, place, {
     defect: 'port-race',
-    confidence: sureOf(rule),
-    why: [keepsText(rule), ...insertFailures(place)],
-    remedies: remedies(rule, false, null),
+    confidence: surestOf(rules),
+    why: [...keepingTexts(rules), ...insertFailures(place)],
+    remedies: remedies(rules[0] ?? null, false, null),
   });
 }
 
