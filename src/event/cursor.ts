@@ -20,14 +20,19 @@ const PACKET_LENGTH = at.packet_length;
 const CT = at.ct;
 const CT_STATUS = at.ct_status;
 const H = 4294967296;
+/** Of an address's upper half: with the lower one it makes the 53 bits that a double holds. */
+const ADDRESS_HIGH = 2 ** 21 - 1;
+
+/** An address as the cursor gives it. */
+export const addressNumber = (address: bigint): number => Number(BigInt.asUintN(53, address));
 
 /** Where things stand in a record, from its first byte. */
 export const AT = at;
 
 /**
  * A flyweight over the records of a batch: no object per record. 64-bit values come as doubles:
- * exact for times (2^53 ns are 104 days of uptime, then to 2 ns), fit for comparison where they
- * are addresses.
+ * exact for times (2^53 ns are 104 days of uptime, then to 2 ns). Addresses come without their first
+ * bits, which are the same for the whole kernel: what is left is exact, and tells neighbours apart.
  */
 export class Cursor {
   bytes: Buffer = Buffer.alloc(0);
@@ -86,10 +91,10 @@ export class Cursor {
     return this.u64(TIME);
   }
   get skb(): number {
-    return this.u64(SKB);
+    return this.address(SKB);
   }
   get sock(): number {
-    return this.u64(SOCK);
+    return this.address(SOCK);
   }
   get netns(): number {
     return this.u32(NETNS);
@@ -104,7 +109,7 @@ export class Cursor {
     return this.bytes[this.base + PACKET_LENGTH]!;
   }
   get ct(): number {
-    return this.u64(CT);
+    return this.address(CT);
   }
   get ctStatus(): number {
     return this.u32(CT_STATUS);
@@ -118,6 +123,10 @@ export class Cursor {
   }
   u32(offset: number): number {
     return this.view.getUint32(this.base + offset, true);
+  }
+  address(offset: number): number {
+    const i = this.base + offset;
+    return this.view.getUint32(i, true) + (this.view.getUint32(i + 4, true) & ADDRESS_HIGH) * H;
   }
   u64(offset: number): number {
     const i = this.base + offset;

@@ -1,4 +1,4 @@
-import { AT, Cursor } from '../event/cursor.js';
+import { addressNumber, AT, Cursor } from '../event/cursor.js';
 import {
   Headers,
   IPPROTO_TCP,
@@ -576,7 +576,7 @@ export class Explainer implements Registry {
     if (!ct) return [];
     const { entries } = this.sources.find((source) => source.id === evidence.session)!;
     const tuple = which === 'original' ? ct.originalKey : ct.replyKey;
-    const address = parseInt(ct.id, 16);
+    const address = addressNumber(BigInt(`0x${ct.id}`));
     return entries
       .having({ netns, zone: ct.zone, protocol: ct.protocol }, tuple)
       .filter((other) =>
