@@ -11,6 +11,7 @@ export type Fact =
   | DatapathFact
   | SettingsFact
   | CountersFact
+  | SocketsFact
   | ProcessFact
   | SymbolFact
   | LostFact
@@ -234,6 +235,29 @@ export interface CountersFact {
   fact: 'counters';
   netns: number;
   values: Record<string, number>;
+}
+
+/** Sockets of a namespace that dropped packets since they were made; told after a counter of overflows rose. */
+export interface SocketsFact {
+  fact: 'sockets';
+  netns: number;
+  /** those that dropped most first */
+  sockets: OverflowedSocket[];
+}
+
+export interface OverflowedSocket {
+  /** of TCP only those that listen */
+  protocol: 'tcp' | 'udp';
+  /** as it is bound: `0.0.0.0:53`, `[::1]:53`, `*:53` */
+  local: string;
+  /** TCP: connections that wait for accept(), UDP: bytes of its receive buffer that are used */
+  waiting: number;
+  /** how many may */
+  room: number;
+  /** packets it dropped, whatever the reason (sk_drops) */
+  dropped: number;
+  /** processes that have it open */
+  pids: number[];
 }
 
 /** The process behind a socket. */

@@ -5,6 +5,7 @@ import type {
   Fact,
   ProcessFact,
   RulesFact,
+  SocketsFact,
 } from '../event/fact.js';
 import { BoundedMap } from './bounded-map.js';
 import type { Evidence } from './finding.js';
@@ -57,6 +58,9 @@ export class World {
       case 'counters':
         sampled(this.place(fact.netns).counters, { fact, time, evidence });
         break;
+      case 'sockets':
+        remember(this.place(fact.netns).sockets, { fact, time, evidence });
+        break;
       case 'process':
         this.processes.set(fact.pid, fact);
         break;
@@ -78,6 +82,7 @@ export class World {
           datapaths: [],
           settings: new Map(),
           counters: [],
+          sockets: [],
         }),
       );
     return place;
@@ -212,6 +217,12 @@ export class World {
     return { ...closest, fact: closest.fact.values[name]! };
   }
 
+  /** The sockets that had dropped packets, as told first from `time` on, else last before. */
+  overflowedSockets(netns: number, time: number): Known<SocketsFact> | null {
+    const known = this.places.get(netns)?.sockets;
+    return known?.find((told) => told.time >= time) ?? known?.at(-1) ?? null;
+  }
+
   process(pid: number): ProcessFact | null {
     return this.processes.get(pid) ?? null;
   }
@@ -231,6 +242,7 @@ interface Place {
   datapaths: Known<DatapathFact>[];
   settings: Map<string, Known<string>[]>;
   counters: Known<CountersFact>[];
+  sockets: Known<SocketsFact>[];
 }
 
 /** A namespace's counters on both sides of a stretch of time. */

@@ -16,13 +16,31 @@ const read = (path: string): string | null => {
  * or nothing can be loaded. An answer of false means that there are no nft rules either.
  * (nfnetlink_rcv_msg, net/netfilter/nfnetlink.c, asks for the module of a subsystem that is absent.)
  */
-export async function nfTablesPresent(): Promise<boolean> {
-  if (existsSync('/sys/module/nf_tables') || !existsSync('/proc/modules')) return true;
+export function nfTablesPresent(): Promise<boolean> {
+  return isPresent('nf_tables', 'nf_tables_newtable');
+}
+
+/**
+ * The same for a request to sock_diag about TCP and UDP sockets (inet_diag_handler_cmd and
+ * sock_diag_rcv_msg, net/core/sock_diag.c, ask for modules, too).
+ */
+export async function socketDiagPresent(): Promise<boolean> {
+  const parts = [
+    isPresent('inet_diag', 'inet_diag_register'),
+    isPresent('tcp_diag', 'tcp_diag_get_info'),
+    isPresent('udp_diag', 'udp_diag_get_info'),
+  ];
+  return (await Promise.all(parts)).every(Boolean);
+}
+
+/** @param symbol a function of the module */
+async function isPresent(module: string, symbol: string): Promise<boolean> {
+  if (existsSync(`/sys/module/${module}`) || !existsSync('/proc/modules')) return true;
   if (read('/proc/sys/kernel/modules_disabled')?.trim() === '1') return true;
   const builtin = read(nodeFile(`/lib/modules/${release()}/modules.builtin`));
-  if (builtin !== null) return /\/nf_tables\.ko/.test(builtin);
+  if (builtin !== null) return builtin.includes(`/${module}.ko`);
   return new Promise((resolve) => {
-    execFile('grep', ['-qw', 'nf_tables_newtable', '/proc/kallsyms'], (error) => resolve(!error));
+    execFile('grep', ['-qw', symbol, '/proc/kallsyms'], (error) => resolve(!error));
   });
 }
 

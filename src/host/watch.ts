@@ -6,6 +6,7 @@ import { nfTablesPresent } from './kernel.js';
 import type { Namespace } from './namespaces.js';
 import { readSections } from './read.js';
 import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds, viaOf } from './rules/read.js';
+import { overflowed, overflowedSockets } from './sockets.js';
 import { parseSettings, SETTINGS_SCRIPT } from './settings.js';
 
 /** Devices and rules of one namespace are read again after so long, unless told otherwise. */
@@ -30,6 +31,8 @@ interface Seen {
   counters: Record<string, number>;
   fullAt: number;
   lightAt: number;
+  /** when its sockets were last looked at */
+  socketsAt: number;
 }
 
 /**
@@ -113,7 +116,8 @@ export class HostWatch {
     return facts;
   }
 
-  private async full({ inode, name, path }: Namespace): Promise<Fact[]> {
+  private async full(namespace: Namespace): Promise<Fact[]> {
+    const { inode, name, path } = namespace;
     this.nft ??= nfTablesPresent();
     const readAt = monotonicNs();
     const script =
@@ -147,6 +151,7 @@ export class HostWatch {
         counters: {},
         fullAt: 0,
         lightAt: 0,
+        socketsAt: -Infinity,
       };
       this.seen.set(inode, seen);
       facts.push({ fact: 'netns', netns: inode, name });
@@ -169,17 +174,33 @@ export class HostWatch {
       seen.rulesFact = text;
     }
     seen.rulesReadAt = readAt;
-    facts.push(...changedNumbers(inode, seen, sections));
+    facts.push(...(await this.numbers(namespace, seen, sections)));
     seen.fullAt = seen.lightAt = performance.now();
     return facts;
   }
 
-  private async light({ inode, path }: Namespace): Promise<Fact[]> {
+  private async light(namespace: Namespace): Promise<Fact[]> {
+    const { inode, path } = namespace;
     const sections = await readSections(path, SETTINGS_SCRIPT + COUNTERS_SCRIPT);
     const seen = this.seen.get(inode);
     if (!sections || !seen) return [];
     seen.lightAt = performance.now();
-    return changedNumbers(inode, seen, sections);
+    return this.numbers(namespace, seen, sections);
+  }
+
+  /** What changed of settings and counters; of sockets, when a counter tells that one had no room. */
+  private async numbers(
+    namespace: Namespace,
+    seen: Seen,
+    sections: ReadonlyMap<string, string>,
+  ): Promise<Fact[]> {
+    const before = seen.counters;
+    const facts = changedNumbers(namespace.inode, seen, sections);
+    const now = performance.now();
+    const again = now - seen.socketsAt >= this.fullEveryMs;
+    if (seen.lightAt === 0 || !again || !overflowed(before, seen.counters)) return facts;
+    seen.socketsAt = now;
+    return [...facts, ...(await overflowedSockets(namespace))];
   }
 }
 

@@ -53,6 +53,7 @@ export class StandingFacts {
       }
       case 'rules':
       case 'datapath':
+      case 'sockets':
         this.put(`${fact.fact}/${fact.netns}`, { seq, time, fact });
         break;
       case 'settings':

@@ -7,6 +7,7 @@ import { subjectOf } from '../../explain/subject.js';
 import { count, duration } from '../../explain/wording.js';
 import { riseAround } from './counters.js';
 import { listenQueueRemedies } from './remedies.js';
+import { socketClaim, socketOf } from './socket.js';
 
 /**
  * The client's ACK makes a connection of a half-open one, for which the accept queue has no room
@@ -43,6 +44,8 @@ export function lastAckDropped(exchange: Case): Diagnosis | null {
       text: `TcpExtListenOverflows of ${node} rose by ${rise.rise} meanwhile: handshakes that ended at a full accept queue, and SYNs that came to one.`,
       evidence: rise.evidence,
     });
+  const seen = socketOf(world, netns, 'tcp', headers.flow.destination(record), first.time);
+  if (seen && seen !== 'another') chain.push(socketClaim(world, seen));
   if (repeats.length > 0)
     chain.push({
       claim: 'repeated',

@@ -11,6 +11,7 @@ import { place } from '../../explain/unexplained.js';
 import { count, duration, shortDuration } from '../../explain/wording.js';
 import { riseAround, type Rise } from './counters.js';
 import { listenQueueRemedies } from './remedies.js';
+import { processOf, socketClaim, socketOf } from './socket.js';
 
 /** The stack answers a SYN as soon as it has it: what came less than this ago is not unanswered yet, ns. */
 const AT_ONCE = 50e6;
@@ -42,7 +43,9 @@ export function listenQueueFull(exchange: Case): Diagnosis | null {
   const { world, netns, headers, record } = first;
   const node = world.netnsName(netns);
   const { flow } = headers;
-  const at = formatEndpoint(flow.destination(record));
+  const listener = flow.destination(record);
+  const at = formatEndpoint(listener);
+  const seen = socketOf(world, netns, 'tcp', listener, ignored.at(-1)!.time);
   const subject = subjectOf(exchange);
   const room = exchange.observations.find(
     (o) => isAnswer(o) && o.netns === netns && o.time > ignored.at(-1)!.time,
@@ -67,6 +70,8 @@ export function listenQueueFull(exchange: Case): Diagnosis | null {
       evidence: full.rise.evidence,
     },
   ];
+  const process = seen && seen !== 'another' ? processOf(world, seen) : '';
+  if (seen && seen !== 'another') chain.push(socketClaim(world, seen));
   if (room && taken)
     chain.push({
       claim: 'room-again',
@@ -82,12 +87,17 @@ export function listenQueueFull(exchange: Case): Diagnosis | null {
     defect: full.queue,
     title: `${outcomeText(exchange, subject.service ?? subject.backend)}: the ${name} of TCP ${at} in ${node} was full`,
     summary:
-      `${ignored.length === 1 ? 'A SYN' : count(ignored.length, 'SYN')} came through to ${node} and ${ignored.length === 1 ? 'was' : 'were'} dropped silently there, because the ${name} of the socket that listens on ${at} was full: ${full.limit}. ` +
+      `${ignored.length === 1 ? 'A SYN' : count(ignored.length, 'SYN')} came through to ${node} and ${ignored.length === 1 ? 'was' : 'were'} dropped silently there, because the ${name} of the socket that listens on ${at}${process ? `, that of ${process},` : ''} was full: ${full.limit}. ` +
       waited,
     cause: `receive-buffer-full/${node}/tcp/${at}`,
-    confidence: 'likely',
+    confidence: seen === 'another' ? 'possible' : 'likely',
     loweredFor: [
       `${full.counter} counts for all listening sockets of ${node} together: that it was these SYNs follows from their silence, not from an event of their own`,
+      ...(seen === 'another'
+        ? [
+            `the sockets of ${node} were looked at after that, and only others had dropped anything, none on ${at}; unless a rule leads there`,
+          ]
+        : []),
     ],
     subject,
     attempts: attemptsUpToAnswer(exchange, []).map((attempt) =>

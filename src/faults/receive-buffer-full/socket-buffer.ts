@@ -11,6 +11,7 @@ import { place } from '../../explain/unexplained.js';
 import { duration } from '../../explain/wording.js';
 import { riseAround } from './counters.js';
 import { socketBufferRemedies } from './remedies.js';
+import { socketClaim, socketOf } from './socket.js';
 
 /**
  * Why a UDP socket takes no packet (__udp_enqueue_schedule_skb, net/ipv4/udp.c, reasons from 5.17 on):
@@ -66,6 +67,8 @@ export function socketBufferFull(exchange: Case): Diagnosis | null {
       text: `${counter} of ${node} rose by ${rise.rise} around then: that many datagrams met that fate there, for whatever socket.`,
       evidence: rise.evidence,
     });
+  const seen = socketOf(world, netns, 'udp', socket, first.time);
+  if (seen && seen !== 'another') chain.push(socketClaim(world, seen));
   const again = repeatOf(exchange, first.attempt);
   if (again)
     chain.push({
