@@ -70,7 +70,7 @@ export function listenQueueFull(exchange: Case): Diagnosis | null {
       evidence: full.rise.evidence,
     },
   ];
-  const process = seen && seen !== 'another' ? processOf(world, seen) : '';
+  const process = seen && seen !== 'another' ? processOf(world, seen, true) : '';
   if (seen && seen !== 'another') chain.push(socketClaim(world, seen));
   if (room && taken)
     chain.push({

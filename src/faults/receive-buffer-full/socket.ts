@@ -40,12 +40,13 @@ export function socketOf(
   return known.time >= time ? 'another' : null;
 }
 
-/** `node server.js (pid 12)`; '' where it is not known */
-export function processOf(world: World, { socket }: SeenSocket): string {
+/** `/usr/bin/node server.js (pid 12)`, or in short `node (pid 12)`; '' where it is not known */
+export function processOf(world: World, { socket }: SeenSocket, short = false): string {
   const [pid] = socket.pids;
   if (pid === undefined) return '';
   const command = world.process(pid)?.command;
-  return command ? `${command} (pid ${pid})` : `pid ${pid}`;
+  if (!command) return `pid ${pid}`;
+  return `${short ? command.split(' ')[0]!.replace(/.*\//, '') : command} (pid ${pid})`;
 }
 
 /** What was seen of the socket itself, as a link of the chain. */
