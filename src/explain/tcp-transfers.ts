@@ -33,6 +33,8 @@ interface TunnelError {
 class Transfer extends Exchange {
   /** events that tell of a loss on its way: a drop, an ICMP error */
   losses = 0;
+  /** what was seen of the latest attempt */
+  private latest = { sent: false, dropped: false };
 
   constructor(
     /** sequence number of the first segment that is missing */
@@ -41,6 +43,21 @@ class Transfer extends Exchange {
     startedAt: number,
   ) {
     super('tcp-transfer', seq, netns, startedAt);
+    this.attempts.push(attemptAt(startedAt));
+  }
+
+  /**
+   * The missing segment was sent again, or died. The kernel tells of the sending afterwards
+   * (tcp_retransmit_skb), and not at all when the packet died in its own node's output.
+   */
+  saw(what: 'sent' | 'dropped', time: number): void {
+    const { latest } = this;
+    const began = this.attempts.at(-1)!.startedAt;
+    if (latest[what] || (what === 'sent' && time !== began && time - began > AT_ONCE)) {
+      this.attempts.push(attemptAt(time));
+      latest.sent = latest.dropped = false;
+    }
+    latest[what] = true;
   }
 }
 
@@ -89,6 +106,7 @@ export class TcpTransfers implements Tracker {
       if (error && time - error.time < AT_ONCE)
         transfer.addRecord(error.record, error.session, error.seq);
     }
+    if (!quoted && flow.seq(bytes) === transfer.seq) transfer.saw('dropped', time);
     transfer.add(cursor, session, time);
     transfer.losses++;
     this.judge(transfer);
@@ -114,7 +132,7 @@ export class TcpTransfers implements Tracker {
     const missing = ((seq - transfer.seq) | 0) <= 0;
     if (missing) {
       transfer.seq = seq;
-      if (transfer.startedAt !== time) transfer.attempts.push(attemptAt(time));
+      transfer.saw('sent', time);
     }
     transfer.add(cursor, session, time);
     this.judge(transfer);
@@ -158,7 +176,6 @@ export class TcpTransfers implements Tracker {
 
   private begin(seq: number, netns: number, time: number): Transfer | undefined {
     const transfer = new Transfer(seq, netns, time);
-    transfer.attempts.push(attemptAt(time));
     return this.registry.begin(transfer, this) ? transfer : undefined;
   }
 

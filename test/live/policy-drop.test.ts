@@ -32,6 +32,24 @@ describe('a rule that drops or rejects', { concurrency: 4 }, () => {
       assertRule(report, place, 'dropped');
     });
 
+  for (const [chain, outcome] of [
+    ['FORWARD', 'failed'],
+    // nothing tells when a socket ends whose segments never left its node
+    ['OUTPUT', 'pending'],
+  ])
+    test(`meets data only, in ${chain}: the connection stalls`, async () => {
+      const report = await faultLab('policy-drop', { rules: 'nft', data: 1, chain: chain! });
+      const finding = onlyFinding(report);
+      assert.equal(finding.verdict, 'policy-drop');
+      assert.equal(finding.subject.kind, 'tcp-transfer');
+      assert.equal(finding.confidence, 'proved');
+      assert.equal(finding.outcome, outcome);
+      assert.match(finding.title, /the segment dropped by .*length > 300 drop/);
+      assert.ok(finding.attempts.length > 2);
+      assert.ok(finding.attempts.every(({ fate }) => fate === 'dropped'));
+      assert.deepEqual(report.unexplained, []);
+    });
+
   for (const rules of ['iptables-legacy', 'nft'])
     for (const action of ['reject', 'reset'])
       test(`${rules} ${action} is no missing listener`, async () => {

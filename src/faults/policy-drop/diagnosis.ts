@@ -29,6 +29,7 @@ const AT_ONCE = 5e6;
 /** A rule dropped or rejected a packet of the exchange. */
 export const policyDrop: Diagnoser = {
   verdict: 'policy-drop',
+  kinds: ['tcp-connect', 'tcp-transfer', 'dns-lookup'],
 
   diagnose(exchange) {
     const all = dropsOf(exchange, /^NETFILTER_DROP$/);

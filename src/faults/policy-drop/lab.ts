@@ -6,6 +6,8 @@ import { build } from '../../lab/topology.js';
 
 const PORT = 8080;
 const HEALTHY_PORT = 8081;
+/** Longer than what opens a connection, shorter than a request with a body of as much, bytes. */
+const SHORT = 300;
 
 const SETTINGS = [
   {
@@ -35,6 +37,12 @@ const SETTINGS = [
     default: 'request',
     values: ['request', 'answer'],
     help: 'whether the rule meets the SYN or what answers it',
+  },
+  {
+    key: 'data',
+    kind: 'boolean',
+    default: false,
+    help: `with rules=nft: the rule meets only what is longer than ${SHORT} bytes; the connection stands, and its data is lost`,
   },
   {
     key: 'family',
@@ -86,12 +94,17 @@ export const lab = defineLab({
     const { family, chain, clients, healthy, lookups, timeout } = settings;
     if (lookups > 0 && (family === 'ipv6' || settings.direction === 'answer'))
       throw new SkbwhyError('bad-option', '--set lookups: not with family=ipv6, direction=answer');
+    if (settings.data && (settings.rules !== 'nft' || settings.action === 'policy'))
+      throw new SkbwhyError('bad-option', '--set data: with rules=nft, not with action=policy');
     const scripts = routedScripts(family);
     const server = chain === 'INPUT' ? 'node' : 'server';
     const client = chain === 'OUTPUT' ? 'node' : 'client';
     const address = routedAddress(server, family);
     const many = (count: number, port: number, purpose: string) =>
-      Array.from({ length: count }, () => ({ address, port, purpose, timeoutMs: timeout * 1000 }));
+      Array.from({ length: count }, () => ({
+        ...{ address, port, purpose, timeoutMs: timeout * 1000 },
+        ...(settings.data ? { bytes: SHORT } : {}),
+      }));
     return build(
       {
         cables: ROUTED_CABLES,
@@ -114,8 +127,8 @@ export const lab = defineLab({
   },
 });
 
-function ruleScript({ rules, chain, action, direction, family }: PolicySettings): string {
-  const port = `${direction === 'request' ? 'dport' : 'sport'} ${PORT}`;
+function ruleScript({ rules, chain, action, direction, data, family }: PolicySettings): string {
+  const port = `${direction === 'request' ? 'dport' : 'sport'} ${PORT}${data ? ` meta length > ${SHORT}` : ''}`;
   if (action !== 'drop' && !['INPUT', 'FORWARD', 'OUTPUT'].includes(chain))
     throw new SkbwhyError(
       'bad-option',

@@ -41,6 +41,8 @@ export function refusedByConntrack(drop: Observation): boolean {
  */
 export function hooksOf(exchange: Case, drop: Observation): Hook[] {
   if (drop.ifindex === 0) return ['output'];
+  // Where data passed is not recorded.
+  const data = exchange.kind === 'tcp-transfer';
   const came = exchange.observations.some(
     (o) =>
       (o.point === 'device.receive' || o.point === 'tunnel.receive') &&
@@ -50,11 +52,15 @@ export function hooksOf(exchange: Case, drop: Observation): Hook[] {
       o.tunnel === drop.tunnel &&
       o.time <= drop.time,
   );
-  if (!came) return ['postrouting'];
+  if (!came && !data) return ['postrouting'];
   const { address } = drop.headers.outer.destination(drop.record);
   const later: Hook = drop.world.owns(drop.netns, address) ? 'input' : 'forward';
   const routed = drop.ct !== null && (drop.ct.status & IPS_DST_NAT_DONE) !== 0;
-  return routed ? [later] : ['prerouting', later];
+  return [
+    ...(routed ? [] : (['prerouting'] as const)),
+    later,
+    ...(data ? (['postrouting'] as const) : []),
+  ];
 }
 
 /**
