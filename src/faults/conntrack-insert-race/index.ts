@@ -3,9 +3,8 @@ import { insertRace } from './diagnosis.js';
 import { exposure } from './exposure.js';
 import { lab } from './lab.js';
 
-// session.skbw: a kernel that still drops cannot be recorded (no ring buffer before 5.8); it is a
-// recording of 6.18 in which the loser's packet was turned into the drop that older kernels make of
-// it: test/unit/conntrack-insert-race.test.ts.
+// session.skbw: 6.12 built with a switch that takes the resolution of clashes away (test/vm/defect-kernel):
+// what kernels that still drop have cannot be recorded there, as they have no ring buffer (5.8).
 export const fault: Fault = {
   verdict: 'conntrack-insert-race',
   title:
