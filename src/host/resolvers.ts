@@ -96,10 +96,16 @@ async function sightOf(pid: number): Promise<{ net: string; files: string } | nu
 async function libcOf(pids: readonly number[]): Promise<Resolver['libc']> {
   for (const pid of pids.slice(0, LOOKED_INTO)) {
     const maps = await readFile(`/proc/${pid}/maps`, 'latin1').catch(() => '');
-    if (/\/(ld-musl-|libc\.musl-)/.test(maps)) return 'musl';
-    if (/\/libc(\.so\.6|-2\.\d+\.so)\b/.test(maps)) return 'glibc';
+    const libc = libcIn(maps);
+    if (libc !== null) return libc;
   }
   return null;
+}
+
+/** The C library among the files that a process maps, by the names that distributions give them. */
+export function libcIn(maps: string): Resolver['libc'] {
+  if (/\/(ld-musl-[^/\s]+|libc\.musl-[^/\s]+|libc\.so)$/m.test(maps)) return 'musl';
+  return /\/libc(\.so\.6|-2\.\d+\.so)$/m.test(maps) ? 'glibc' : null;
 }
 
 /** A file as a process sees it: absolute links begin at its root, not at ours. null: not there */

@@ -53,7 +53,7 @@ describe('a namespace that is followed', () => {
   test('tells everything at the start, and then nothing while nothing changes', async () => {
     started = await watch.start();
     const kinds = new Set(started.map(({ fact }) => fact));
-    for (const kind of ['netns', 'device', 'rules', 'settings'] as const)
+    for (const kind of ['netns', 'device', 'datapath', 'rules', 'settings'] as const)
       assert.ok(kinds.has(kind), kind);
     const device = started.find(is('device', (fact) => fact.name === 'u0'));
     assert.deepEqual(device?.addresses, ['192.0.2.1/24']);

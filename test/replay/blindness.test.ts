@@ -9,9 +9,8 @@ import { loadFaults } from '../../src/faults/registry.js';
 import { openFile } from '../../src/session/file-reader.js';
 import type { Batch } from '../../src/session/session.js';
 
-const FILE = fileURLToPath(
-  new URL('../../../src/faults/slow-backend/session.skbw', import.meta.url),
-);
+const recorded = (verdict: string): string =>
+  fileURLToPath(new URL(`../../../src/faults/${verdict}/session.skbw`, import.meta.url));
 
 /** What the node was made of when its first facts were told. */
 interface Told {
@@ -20,9 +19,12 @@ interface Told {
   netns(role: string): number;
 }
 
-/** The recorded session of a slow backend, explained with more facts at its beginning. */
-async function explainedWith(more: (told: Told) => Fact[]): Promise<Report> {
-  const session = await openFile(FILE);
+/** The recorded session of a fault (a slow backend), explained with more facts at its beginning. */
+async function explainedWith(
+  more: (told: Told) => Fact[],
+  verdict = 'slow-backend',
+): Promise<Report> {
+  const session = await openFile(recorded(verdict));
   const batches: Batch[] = [];
   for await (const batch of session) batches.push({ ...batch, bytes: Buffer.from(batch.bytes) });
   await session.close();
@@ -98,4 +100,14 @@ test('with IPVS there the address may be a Service’s: no verdict, and it is sa
   assert.deepEqual(findings, []);
   assert.equal(unexplained.length, 1);
   assert.match(unexplained[0]!.next.join(' '), /IPVS translates Services itself/);
+});
+
+test('a packet lost out of sight may have been taken by such a program: the finding names it', async () => {
+  const all = ({ devices }: Told): number[] => [...new Set(devices.map(({ netns }) => netns))];
+  const { findings } = await explainedWith(
+    (told) => all(told).map((netns) => datapath(netns, { cilium: true })),
+    'lost-on-the-wire',
+  );
+  assert.equal(findings[0]!.verdict, 'lost-on-the-wire');
+  assert.match(findings[0]!.loweredFor.join(' '), /not all can be seen in .*Cilium/);
 });

@@ -10,7 +10,7 @@ import { exposure as bufferFull } from '../../src/faults/receive-buffer-full/exp
 import { exposure as notTranslated } from '../../src/faults/reply-not-translated/exposure.js';
 import { exposure as resolverSearch } from '../../src/faults/resolver-search/exposure.js';
 import { exposure as staleBackend } from '../../src/faults/stale-backend/exposure.js';
-import { parseResolvConf, type Resolver } from '../../src/host/resolvers.js';
+import { libcIn, parseResolvConf, type Resolver } from '../../src/host/resolvers.js';
 import { natDnsServices } from '../../src/host/rules/read.js';
 import { place } from './places.js';
 
@@ -112,6 +112,16 @@ suite('resolvers', () => {
       options: ['timeout:1', 'single-request-reopen'],
     });
     assert.deepEqual(parseResolvConf(''), { nameServers: [], search: [], ndots: 1, options: [] });
+  });
+
+  test('the C library by what a process maps', () => {
+    const maps = (file: string): string =>
+      `7f1c2a000000-7f1c2a028000 r--p 00000000 fe:00 1234      ${file}\n7ffd [stack]\n`;
+    for (const musl of ['/lib/ld-musl-x86_64.so.1', '/usr/lib/x86_64-linux-musl/libc.so'])
+      assert.equal(libcIn(maps(musl)), 'musl');
+    for (const glibc of ['/usr/lib/x86_64-linux-gnu/libc.so.6', '/lib64/libc-2.28.so'])
+      assert.equal(libcIn(maps(glibc)), 'glibc');
+    assert.equal(libcIn(maps('/usr/bin/coredns')), null);
   });
 
   test('a long search list with ndots is an exposure, with what it costs', () => {

@@ -1,4 +1,5 @@
 import { nameOf } from '../../explain/attempts.js';
+import { blindSpots } from '../../explain/blindness.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import { attemptsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
 import type { Claim } from '../../explain/finding.js';
@@ -8,6 +9,14 @@ import { deliveredAttempts } from '../../explain/trips.js';
 import { place } from '../../explain/unexplained.js';
 import { count, duration } from '../../explain/wording.js';
 import { lossesOf, type Loss } from './losses.js';
+
+/** What may have taken the packet unseen, in the namespace that it left or was to come to. */
+const blindAt = ({ left, through, traced }: Loss): string[] =>
+  [left, ...(traced ? [through.arrived] : [])].flatMap(({ world, netns, time }) =>
+    blindSpots(world, netns, time)
+      .filter(({ unseen }) => unseen)
+      .map(({ text }) => `not all can be seen in ${world.netnsName(netns)}: ${text}`),
+  );
 
 /**
  * A packet left a traced namespace in good order and never arrived where others of the same exchange
@@ -50,6 +59,7 @@ export const lostOnTheWire: Diagnoser = {
         to
           ? `what is between ${device} of ${from} and ${to} cannot be seen`
           : `what is beyond ${device} of ${from} was not traced: the packet or its answer may have been lost anywhere there`,
+        ...blindAt(first),
       ],
       subject,
       attempts: attemptsOf(exchange, []).map((attempt) => ({
