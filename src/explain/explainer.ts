@@ -8,6 +8,7 @@ import {
 } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import type { Batch, SessionHeader } from '../session/session.js';
+import { assured } from './assurance.js';
 import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
 import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
 import type { Case, Diagnoser, Rival, Upstream } from './diagnose.js';
@@ -23,7 +24,7 @@ import { TcpTransfers } from './tcp-transfers.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 import { unexplained } from './unexplained.js';
 import { World } from './world.js';
-import { count, toMicroseconds } from './wording.js';
+import { toMicroseconds } from './wording.js';
 
 /** What the end of the session cut in its first moments is left alone. */
 const CUT_MS = 500;
@@ -480,19 +481,8 @@ export class Explainer implements Registry {
   private publish(id: string, span: Span, body: FindingBody, latest = 0): number {
     const { from, to, passed } = span;
     const lostEvents = this.lostBetween(from, to);
-    const counted = { ...body, counters: countersRisen(passed, from, to) };
-    const sure: FindingBody =
-      lostEvents === 0
-        ? counted
-        : {
-            ...counted,
-            lostEvents,
-            confidence: body.confidence === 'proved' ? 'likely' : body.confidence,
-            loweredFor: [
-              ...body.loweredFor,
-              `${count(lostEvents, 'event')} ${lostEvents === 1 ? 'was' : 'were'} lost while it lasted`,
-            ],
-          };
+    const counted = { ...body, lostEvents, counters: countersRisen(passed, from, to) };
+    const sure: FindingBody = assured(counted, lostEvents);
     const before = this.published.get(id)?.finding;
     const revision = before?.revision ?? latest;
     if (before && JSON.stringify(before) === JSON.stringify({ id, revision, ...sure }))

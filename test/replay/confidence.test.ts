@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Cursor } from '../../src/event/cursor.js';
+import { encodeFact } from '../../src/event/fact.js';
+import { POINTS } from '../../src/event/point.js';
+import { Explainer } from '../../src/explain/explainer.js';
+import type { Report } from '../../src/explain/finding.js';
+import { loadFaults } from '../../src/faults/registry.js';
+import type { SessionHeader } from '../../src/session/session.js';
+import { recordsOf } from './copies.js';
+
+interface Record {
+  bytes: Buffer;
+  time: number;
+  /** null: a fact */
+  point: string | null;
+}
+
+const faults = await loadFaults();
+
+async function sessionOf(verdict: string): Promise<{ header: SessionHeader; records: Record[] }> {
+  const { header, bytes } = await recordsOf(
+    fileURLToPath(new URL(`../../../src/faults/${verdict}/session.skbw`, import.meta.url)),
+  );
+  const records: Record[] = [];
+  for (const cursor = new Cursor().reset(bytes, 0); cursor.next();)
+    records.push({
+      bytes: bytes.subarray(cursor.base, cursor.base + cursor.size),
+      time: cursor.time,
+      point: cursor.isEvent ? (POINTS[cursor.point] ?? null) : null,
+    });
+  return { header, records };
+}
+
+function reportOf(header: SessionHeader, records: readonly Record[]): Report {
+  const explainer = new Explainer(
+    header,
+    faults.map((fault) => fault.diagnoser),
+  );
+  records.forEach(({ bytes }, seq) => explainer.feed({ firstSeq: seq, count: 1, bytes }));
+  explainer.finish();
+  return explainer.report();
+}
+
+for (const { verdict } of faults) {
+  test(`${verdict}: with events lost meanwhile nothing is proved`, async () => {
+    const { header, records } = await sessionOf(verdict);
+    const events = records.filter(({ point }) => point !== null);
+    let sawLoss = false;
+    for (const at of [0, 0.25, 0.5, 0.75, 1]) {
+      const { time } = events[Math.floor(at * (events.length - 1))]!;
+      // told within a second and a half of the loss
+      const told = time + 1e9;
+      const lost = { fact: 'lost', ring: { 0: 3 }, missed: {} } as const;
+      const after = records.findIndex((record) => record.time > told);
+      const { findings } = reportOf(
+        header,
+        records.toSpliced(after < 0 ? records.length : after, 0, {
+          ...{ bytes: encodeFact(lost, told), time: told, point: null },
+        }),
+      );
+      const inWindow = findings.filter(({ lostEvents }) => lostEvents > 0);
+      sawLoss ||= inWindow.length > 0;
+      for (const { confidence, loweredFor } of inWindow) {
+        assert.notEqual(confidence, 'proved');
+        assert.ok(loweredFor.some((why) => why.startsWith('3 events were lost')));
+      }
+    }
+    // what may only be said where nothing was lost is not said at all then
+    assert.ok(sawLoss || verdict === 'lost-on-the-wire');
+  });
+
+  test(`${verdict}: with a point missing nothing is proved that it would have shown`, async () => {
+    const { header, records } = await sessionOf(verdict);
+    const whole = reportOf(header, records).findings.find((f) => f.verdict === verdict)!;
+    for (const { point } of header.plan) {
+      const plan = header.plan.map((entry) =>
+        entry.point === point ? { ...entry, mechanism: null, reason: 'taken away' } : entry,
+      );
+      const rest = records.filter((record) => record.point !== point);
+      const { findings } = reportOf({ ...header, plan }, rest);
+      for (const finding of findings) {
+        if (finding.verdict !== verdict || finding.confidence !== 'proved') continue;
+        assert.deepEqual(finding.loweredFor, []);
+        // what only it had shown is not claimed, or shown by others
+        for (const { claim, evidence } of finding.chain)
+          assert.ok(evidence.length > 0, `${claim} without ${point}`);
+        // a drop that was the proof was not seen
+        const onlyDrops = whole.chain.some(
+          ({ evidence }) =>
+            evidence.length > 0 &&
+            evidence.every(({ seq }) => records[seq]!.point === 'packet.drop'),
+        );
+        assert.ok(point !== 'packet.drop' || !onlyDrops, `${verdict} without ${point}`);
+      }
+    }
+  });
+}
