@@ -61,10 +61,11 @@ export function unfinishedChecksum(layer: Layer, bytes: Buffer): number {
 /**
  * The transport checksum that a receiver expects.
  * @param end where the bytes end
- * @returns null when they do not hold all that the checksum covers
+ * @returns null when they do not hold all that the checksum covers, or the IP header has options
  */
 export function expectedChecksum(layer: Layer, bytes: Buffer, end: number): number | null {
-  if (layer.l4 < 0) return null;
+  // with options or extension headers the pseudo header may have another destination (source routes)
+  if (layer.l4 !== layer.l3 + (layer.version === 4 ? 20 : 40)) return null;
   const length = transportLength(layer, bytes);
   if (layer.l4 + length > end || length < 8) return null;
   const field = layer.l4 + (layer.protocol === IPPROTO_UDP ? 6 : 16);

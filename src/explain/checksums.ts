@@ -10,6 +10,9 @@ import type { DroppingRule } from '../event/fact.js';
 import { CHECKSUM_PARTIAL, type Observation } from './observation.js';
 import { meets } from './rule-match.js';
 
+/** The device says that it is right, and nobody verifies it again (include/linux/skbuff.h). */
+export const CHECKSUM_UNNECESSARY = 1;
+
 /** The transport checksum of a packet at one place. */
 export interface Reading {
   at: Observation;
@@ -58,6 +61,11 @@ function readingOf(o: Observation, layer: Layer, outer: boolean): Reading | null
 
 export function isBad({ state }: Reading): boolean {
   return state === 'unfinished' || state === 'wrong';
+}
+
+/** May it be taken where it has arrived? No checksum of it is known to be wrong, or the device vouches for it. */
+export function isAcceptable(o: Observation): boolean {
+  return o.ipSummed === CHECKSUM_UNNECESSARY || !readingsOf(o).some(isBad);
 }
 
 /** The two bytes of the transport header that differ, beside the checksum; null: none that is recorded. */

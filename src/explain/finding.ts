@@ -65,7 +65,10 @@ export interface FindingAttempt {
     snat: boolean;
     ageMs: number;
   } | null;
-  /** of the outer UDP header; `before` the second source NAT, null where not seen */
+  /**
+   * of the outer UDP header, `before` the second source NAT; of whatever header a device spoiled,
+   * `before` it came there. null where not seen
+   */
   checksum: { before: number | null; after: number; expected: number | null } | null;
   fate: 'delivered' | 'dropped' | 'drop-expected' | 'unknown';
   dropReason: string | null;

@@ -1,4 +1,5 @@
 import { isAnswer, isRequest } from './attempts.js';
+import { isAcceptable } from './checksums.js';
 import type { Case } from './diagnose.js';
 import type { Observation } from './observation.js';
 
@@ -35,7 +36,7 @@ function tripOf(exchange: Case, message: number): Trip | null {
   const answers = mine.filter((o) => isAnswer(o));
   const sent = requests[0];
   if (!sent) return null;
-  const arrivals = requests.filter((o) => o.point === 'device.receive' && isForUs(o));
+  const arrivals = requests.filter(isArrival);
   const leaving = (arrival: Observation): Observation | null =>
     answers.find((o) => o.netns === arrival.netns && o.time >= arrival.time) ?? null;
   const delivered = arrivals.find((o) => leaving(o) !== null) ?? arrivals[0] ?? null;
@@ -51,9 +52,14 @@ function tripOf(exchange: Case, message: number): Trip | null {
 /** The attempts (from 1) whose packet arrived in the namespace that has the address it is for. */
 export function deliveredAttempts(exchange: Case): Set<number> {
   const arrived = exchange.observations.filter(
-    (o) => o.point === 'device.receive' && o.headers.flow.l4 >= 0 && isRequest(o) && isForUs(o),
+    (o) => o.headers.flow.l4 >= 0 && isRequest(o) && isArrival(o),
   );
   return new Set(arrived.map((o) => o.attempt));
+}
+
+/** Did a packet arrive here that the stack may take? */
+function isArrival(o: Observation): boolean {
+  return o.point === 'device.receive' && isForUs(o) && isAcceptable(o);
 }
 
 /** Does the packet’s destination belong to the namespace it was seen in? */

@@ -85,6 +85,22 @@ describe('a network card that spoils checksums', { concurrency: 4 }, () => {
       );
     });
 
+  test('of queries that are verified when the server takes them: the counter tells', async () => {
+    const report = await runLab('checksum-offload', {
+      ...{ protocol: 'dns', packets: 2 },
+      name: 'a-name-that-makes-the-query-longer.than-what-is-verified-at-once.checksum-offload.example',
+    });
+    const finding = onlyFinding(report);
+    assert.equal(finding.verdict, 'checksum-offload');
+    assert.equal(finding.confidence, 'proved');
+    assert.equal(finding.outcome, 'recovered');
+    assert.match(
+      finding.chain.map(({ text }) => text).join('\n'),
+      /InCsumErrors of UDP in .* rose/,
+    );
+    assert.deepEqual(report.unexplained, []);
+  });
+
   for (const [settings, confidence, why] of [
     [{ traced: 'receiver' }, 'likely', /which device it was does not/],
     [{ traced: 'receiver', card: 'flip' }, 'possible', /a NAT out of sight/],

@@ -80,7 +80,7 @@ export const checksumOffload: Diagnoser = {
       prediction: null,
       chain,
       ruledOut: ruledOut(exchange, first),
-      remedies: remedies(defect, from, to, after.at.tunnel),
+      remedies: remedies(defect, from, to, subject.tunnel),
     };
   },
 };
@@ -105,9 +105,10 @@ function defectOf({ before, after }: Spoiled): Defect {
 
 function sureness(
   exchange: Case,
-  { before, after, refusedBy }: Spoiled,
+  spoiled: Spoiled,
   defect: Defect,
 ): { confidence: Confidence; loweredFor: string[] } {
+  const { before, after, drop, refusedBy } = spoiled;
   if (!before)
     return {
       confidence: defect === 'not-finished' ? 'likely' : 'possible',
@@ -122,6 +123,14 @@ function sureness(
     loweredFor.push(
       `not all that the checksum covers is recorded (payload never is): that it was right at ${place(before.at)} is not verified`,
     );
+  if (
+    before.state !== 'unknown' &&
+    after.state === 'unknown' &&
+    spoiled.readings.some(({ at }) => at.time > after.at.time && at.netns !== after.at.netns)
+  )
+    loweredFor.push(
+      `not all that the checksum covers is recorded (payload never is): the packet may have been altered after ${place(after.at)} instead`,
+    );
   if (refusedBy === 'counter' && after.state === 'unknown')
     loweredFor.push(
       'that it was found wrong is taken from a counter: the drop of a datagram that its process was about to take bears no namespace',
@@ -129,6 +138,10 @@ function sureness(
   if (after.state === 'unfinished' && after.expected === null && refusedBy === null)
     loweredFor.push(
       'that the checksum is wrong follows from what it carries; nobody was seen to verify it',
+    );
+  if (drop && refusedBy === null && !translatorOf(exchange, spoiled))
+    loweredFor.push(
+      'it was dropped before anybody verified it: that it would have got further with a right checksum is not seen',
     );
   if (!exchange.attached('packet.drop')) loweredFor.push('packet.drop was not attached');
   return { confidence: loweredFor.length > 0 ? 'likely' : 'proved', loweredFor };
@@ -141,14 +154,14 @@ function beforeClaims({ before, noun }: Spoiled): Claim[] {
     .filter(([name, on]) => on && name.startsWith('tx-checksum'))
     .map(([name]) => name);
   const evidence: Evidence[] = [...evidenceOf(before.at), ...(known ? [known.evidence] : [])];
-  const at = `${deviceText(before.at)} (${place(before.at)})`;
+  const at = deviceText(before.at);
   if (before.state === 'left')
     return [
       {
         claim: 'left-to-the-device',
         text:
-          `The ${noun} leaves by ${at} with its ${layerText(before)} checksum unfinished: ${hex16(before.carried)}, the sum of its pseudo header, with CHECKSUM_PARTIAL. ` +
-          `That is no fault: the device ${features.length > 0 ? `has promised to finish it (${features.join(', ')}: on)` : 'is to finish it'}.`,
+          `The ${noun} ${before.at.point === 'device.receive' ? 'comes in' : 'leaves'} by ${at} with its ${layerText(before)} checksum unfinished: ${hex16(before.carried)}, the sum of its pseudo header, with CHECKSUM_PARTIAL. ` +
+          `That is no fault: ${before.at.point === 'device.receive' ? 'who carries it on' : 'the device'} ${features.length > 0 && before.at.point !== 'device.receive' ? `has promised to finish it (${features.join(', ')}: on)` : 'is to finish it'}.`,
         evidence,
       },
     ];
@@ -167,12 +180,12 @@ function beforeClaims({ before, noun }: Spoiled): Claim[] {
 function afterText(spoiled: Spoiled, defect: Defect): string {
   const { before, after, noun } = spoiled;
   const wants = after.expected === null ? '' : `; ${hex16(after.expected)} would be right`;
-  const at = `At ${deviceText(after.at)} (${place(after.at)}) the ${noun}`;
+  const at = `At ${deviceText(after.at)} the ${noun}`;
   switch (defect) {
     case 'not-finished':
       return `${at} arrives with ${before ? 'that same ' : ''}${hex16(after.carried)}, the sum of its pseudo header${wants}. It is ${summedName(after.at)} now: nothing says any more that the checksum is unfinished, so it is simply wrong.`;
     case 'miscalculated':
-      return `${at} arrives with ${hex16(after.carried)}${wants}: ${after.expected === null ? 'the kernel there finds it wrong' : 'it was finished, and wrongly, or spoiled after that'}.`;
+      return `${at} arrives with ${hex16(after.carried)}${wants}: ${after.expected === null ? 'the receiver’s kernel finds it wrong' : 'it was finished, and wrongly, or spoiled after that'}.`;
     case 'altered': {
       const change = before && alteration(before, after);
       const finished =
@@ -188,7 +201,7 @@ function afterText(spoiled: Spoiled, defect: Defect): string {
     case 'rewritten':
       return `${at} arrives with ${hex16(after.carried)} instead of ${hex16(before!.carried)}${wants}.`;
     case 'wrong-on-arrival':
-      return `${at} arrives with ${hex16(after.carried)}${wants}${after.expected === null ? '; the kernel there finds it wrong' : ''}.`;
+      return `${at} arrives with ${hex16(after.carried)}${wants}${after.expected === null ? '; the receiver’s kernel finds it wrong' : ''}.`;
   }
 }
 

@@ -53,6 +53,13 @@ const SETTINGS = [
     help: 'whose schedule lookups have',
   },
   {
+    key: 'name',
+    kind: 'text',
+    default: 'host.checksum-offload.example',
+    pattern: [/^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*$/, 'a domain name'],
+    help: 'what lookups ask for; queries of more than 68 bytes are verified only when the server takes them',
+  },
+  {
     key: 'family',
     kind: 'text',
     default: 'ipv4',
@@ -159,7 +166,7 @@ const offload = (device: string, on: boolean): string =>
 
 /** A client behind the card, a node that routes, a server. */
 function routed(settings: CardSettings): Topology {
-  const { direction, txOffload, protocol, resolver, traced, clients, timeout } = settings;
+  const { direction, txOffload, protocol, resolver, name, traced, clients, timeout } = settings;
   const { family, service, firewall } = settings;
   const scripts = routedScripts(family);
   const server = routedAddress('server', family);
@@ -177,8 +184,7 @@ RULES
 ip ${family === 'ipv6' ? '-6 ' : ''}route add default via ${server}
 `;
   const { cards, script } = cardOf(settings);
-  const many = <T>(make: (i: number) => T): T[] =>
-    Array.from({ length: clients }, (_, i) => make(i));
+  const many = <T>(make: () => T): T[] => Array.from({ length: clients }, make);
   const common = { purpose: 'faulty', timeoutMs: timeout * 1000 };
   const tcp = protocol === 'tcp';
   const request = direction === 'request';
@@ -212,9 +218,9 @@ ip ${family === 'ipv6' ? '-6 ' : ''}route add default via ${server}
     lookups: tcp
       ? {}
       : {
-          client: many((i) => ({
+          client: many(() => ({
             ...common,
-            name: `host${i + 1}.checksum-offload.example`,
+            name,
             servers: [address],
             resolver,
           })),

@@ -1,18 +1,18 @@
 import type { DeviceFact } from '../../event/fact.js';
-import type { Remedy } from '../../explain/finding.js';
+import type { Remedy, Subject } from '../../explain/finding.js';
 import type { Defect } from './diagnosis.js';
 
 /**
  * What cures a device that spoils checksums.
  * @param sender the last device at which it was right, or left to the device; null: not traced
  * @param receiver the first at which it is wrong
- * @param tunnel it is carried by a tunnel
+ * @param tunnel that carries it
  */
 export function remedies(
   defect: Defect,
   sender: DeviceFact | null,
   receiver: DeviceFact | null,
-  tunnel: boolean,
+  tunnel: Subject['tunnel'],
 ): Remedy[] {
   const from = sender?.name ?? '<sending device>';
   const to = receiver?.name ?? '<receiving device>';
@@ -34,8 +34,8 @@ export function remedies(
   ];
   if (tunnel)
     list.push({
-      what: `or only for what the tunnel carries: turn it off on the tunnel’s own device`,
-      command: 'ethtool -K <tunnel device> tx-checksum-ip-generic off',
+      what: 'or, where the device fails at tunnel packets only, turn it off on the tunnel’s own device: what goes in is finished before',
+      command: `ethtool -K ${tunnel.device ?? '<tunnel device>'} ${GENERIC} off`,
       source: 'calico issues 4727 and 9433, kURL pull request 5071 (vmxnet3)',
     });
   list.push(

@@ -1,6 +1,13 @@
 import { isAnswer, isRequest } from '../../explain/attempts.js';
-import { isBad, readingsOf, refusedAsInvalid, type Reading } from '../../explain/checksums.js';
+import {
+  CHECKSUM_UNNECESSARY,
+  isBad,
+  readingsOf,
+  refusedAsInvalid,
+  type Reading,
+} from '../../explain/checksums.js';
 import type { Case } from '../../explain/diagnose.js';
+import { sameChecksum } from '../../event/checksum.js';
 import { AT } from '../../event/cursor.js';
 import { IPPROTO_UDP } from '../../event/headers.js';
 import { isReset, packetNoun } from '../../explain/fates.js';
@@ -68,19 +75,29 @@ function journeysOf(exchange: Case): Observation[][] {
 }
 
 function spoiledOn(exchange: Case, journey: readonly Observation[]): Spoiled | null {
-  const drop = journey.find((o) => o.point === 'packet.drop') ?? null;
+  const drop = endOf(exchange, journey);
   const refusedBy = drop ? refuserOf(exchange, drop) : refusedUnseen(exchange, journey);
   if (drop && refusedBy === null && OTHER_CAUSE.test(exchange.reasonName(drop))) return null;
-  const readings = journey.flatMap(readingsOf);
-  const seenWrong = refusedBy === null ? undefined : arrivalOf(drop ?? journey.at(-1)!, readings);
-  const after = readings.find(isBad) ?? seenWrong;
-  if (!after) return null;
+  const seen = journey.filter((o) => o.point !== 'packet.drop' || o === drop);
+  const readings = seen.flatMap(readingsOf);
+  const bad = readings.find(isBad);
+  const found =
+    bad ?? (refusedBy === null ? undefined : arrivalOf(drop ?? journey.at(-1)!, readings));
+  if (!found) return null;
+  if (refusedBy === null && isTrusted(journey)) return null;
   if (!drop && !isMissed(exchange, journey)) return null;
-  const same = readings.filter(({ outer }) => outer === after.outer);
-  const before = same[same.indexOf(after) - 1] ?? null;
+  const same = readings.filter(({ outer }) => outer === found.outer);
+  const [before, after] = bad ? [same[same.indexOf(bad) - 1] ?? null, bad] : changeOf(same, found);
   if (!isUntranslated(before, after)) return null;
   const noun = packetNoun(exchange, after.at);
   return { n: after.at.attempt, noun, before, after, drop, refusedBy, readings: same };
+}
+
+/** Where it ended; a drop after which it was seen again was that of a copy. */
+function endOf(exchange: Case, journey: readonly Observation[]): Observation | null {
+  const drops = journey.filter((o) => o.point === 'packet.drop');
+  const refused = drops.find((o) => REFUSED.test(exchange.reasonName(o)));
+  return refused ?? drops.find((o) => o === journey.at(-1)) ?? null;
 }
 
 function refuserOf(exchange: Case, drop: Observation): Spoiled['refusedBy'] {
@@ -90,8 +107,8 @@ function refuserOf(exchange: Case, drop: Observation): Spoiled['refusedBy'] {
 }
 
 /**
- * A longer datagram is verified when its process takes it, and its drop then bears neither namespace
- * nor reason (udp_recvmsg, net/ipv4/udp.c, 6.18: kfree_skb); the counter tells.
+ * A longer datagram is verified when its process takes it, and its drop bears no namespace (udp_recvmsg,
+ * net/ipv4/udp.c, 6.18): it is recorded only where all are traced. The counter tells.
  */
 function refusedUnseen(exchange: Case, journey: readonly Observation[]): Spoiled['refusedBy'] {
   const last = journey.at(-1)!;
@@ -120,15 +137,33 @@ export function counterRise({ world, netns, headers, time }: Observation): Known
   );
 }
 
+/** Was it last seen where a device had said that its checksum is right? */
+function isTrusted(journey: readonly Observation[]): boolean {
+  const last = journey.findLast((o) => o.point !== 'packet.drop');
+  return last?.point !== 'device.transmit' && last?.ipSummed === CHECKSUM_UNNECESSARY;
+}
+
 /**
  * Where a packet came in whose checksum the kernel there found wrong, although what it covers is not
  * recorded whole.
  */
 function arrivalOf(drop: Observation, readings: readonly Reading[]): Reading | undefined {
-  const mine = readings.filter(({ outer }) => outer === drop.headers.tunnel >= 0);
   // a datagram that waited for its process bears no namespace when it is dropped
-  const netns = drop.netns || mine.findLast(({ at }) => at !== drop)?.at.netns;
-  return mine.find(({ at }) => at.netns === netns);
+  const netns = drop.netns || readings.findLast(({ at }) => at !== drop)?.at.netns;
+  return readings.find(({ at, state }) => at.netns === netns && state === 'unknown');
+}
+
+/**
+ * Between which places a checksum can have gone wrong that only the receiver found wrong: where it
+ * took on the value that it has there, and where it always had that, anywhere on the way.
+ */
+function changeOf(readings: readonly Reading[], arrival: Reading): [Reading | null, Reading] {
+  let first = readings.indexOf(arrival);
+  const isLike = ({ state, carried }: Reading): boolean =>
+    state === 'unknown' && sameChecksum(carried, arrival.carried);
+  while (first > 0 && isLike(readings[first - 1]!)) first--;
+  if (first > 0) return [readings[first - 1]!, readings[first]!];
+  return [readings[0] === arrival ? null : readings[0]!, arrival];
 }
 
 /** Do both places show the same addresses and ports? A NAT between is another matter. */
