@@ -130,10 +130,15 @@ function ignoredSyns(exchange: Case): Observation[] {
         (o.netns === netns &&
           o.time >= syn.time &&
           o.time < until &&
-          (isAnswer(o) || isReset(o))) ||
+          (isAnswer(o) || isReset(o) || goesOn(o, syn))) ||
         (o.point === 'packet.drop' && o.attempt === syn.attempt && isRequest(o)),
     );
   });
+}
+
+/** An address of this namespace may be that of a Service: the SYN is then sent on to its backend. */
+function goesOn(o: Observation, syn: Observation): boolean {
+  return o.point === 'device.transmit' && o.attempt === syn.attempt && isRequest(o);
 }
 
 function isSyn(o: Observation, netns: number): boolean {
