@@ -2,10 +2,11 @@ import { formatEndpoint } from '../event/headers.js';
 import { isRequest, nameOf } from './attempts.js';
 import type { Case, Rival } from './diagnose.js';
 import { dropText, evidenceOf } from './fates.js';
-import type { Claim, RuledOut } from './finding.js';
+import type { Claim, Diagnosis, RuledOut } from './finding.js';
 import { enteredAt, failedInsertions, flowText, tupleText } from './insertion.js';
 import { IPS_DST_NAT, type Observation } from './observation.js';
-import { repeatOf } from './repeats.js';
+import { attemptsUpToAnswer, repeatOf } from './repeats.js';
+import { subjectOf } from './subject.js';
 import { duration, shortDuration } from './wording.js';
 
 /** How long after the drop the winner's packet may show that its entry is in the table, ns. */
@@ -193,12 +194,36 @@ export function ruledOutByCollision(exchange: Case, { drop, winner }: Collision)
   ];
 }
 
+/** What the findings of both verdicts have in common. */
+export function commonOf<V extends string>(
+  exchange: Case,
+  verdict: V,
+  { drops, winner }: Collision,
+): Pick<Diagnosis, 'confidence' | 'loweredFor' | 'subject' | 'attempts' | 'bypass'> & {
+  verdict: V;
+} {
+  return {
+    verdict,
+    confidence: winner ? 'proved' : 'likely',
+    loweredFor: winner
+      ? []
+      : [
+          'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded',
+        ],
+    subject: subjectOf(exchange),
+    attempts: attemptsUpToAnswer(exchange, drops),
+    bypass: null,
+  };
+}
+
+/** The insertion failed, that is certain; whom it collided with was not recorded. */
+export function unknownWinnerText(exchange: Case, { drop }: Collision): string {
+  const ct = drop.ct!;
+  return `On ${nodeOf(drop)}, the conntrack entry of ${nameOf(exchange, drop.attempt)} (${flowText(ct)}, translated to ${tupleText(ct)}) could not be inserted, and the packet was dropped: another entry has that tuple. Which one was not recorded.`;
+}
+
 export const nodeOf = ({ world, netns }: Observation): string => world.netnsName(netns);
 
 /** How old the winner's entry was when the other packet died. */
 export const ageOf = (winner: Rival, drop: Observation): string =>
   shortDuration(Math.max(drop.time - winner.insertedAt, 0) / 1e6);
-
-/** Why the finding of a collision whose other party was not seen is `likely` only. */
-export const WINNER_UNSEEN =
-  'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded';

@@ -8,6 +8,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
+import { encodeQuery, TYPE_A, TYPE_AAAA } from './dns-message.js';
 
 export interface Lookup {
   name: string;
@@ -45,8 +46,6 @@ export interface LookupResult {
   startedAt: string;
 }
 
-const A = 1;
-const AAAA = 28;
 const NXDOMAIN = 3;
 /** By then the questions have left, ms. */
 const DEAF_AFTER_MS = 100;
@@ -71,12 +70,6 @@ function open(server: string, port?: number, receiveBuffer?: number): Promise<So
   let shared = sockets.get(port);
   if (!shared) sockets.set(port, (shared = bind()));
   return shared;
-}
-
-function encode(id: number, name: string, type: number): Buffer {
-  const labels = name.split('.').flatMap((label) => [label.length, ...Buffer.from(label)]);
-  const header = [id >> 8, id & 255, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-  return Buffer.from([...header, ...labels, 0, type >> 8, type & 255, 0, 1]);
 }
 
 /** Answers to some queries, by id: resolves with their codes when all have one, null at the deadline. */
@@ -105,13 +98,13 @@ interface Step {
 
 /** Asks for one name as the resolver does; codes are null for questions without an answer. */
 async function ask(spec: Lookup, name: string): Promise<Step> {
-  const { resolver, servers, types = [A, AAAA], localPort, timeoutMs = 5000 } = spec;
+  const { resolver, servers, types = [TYPE_A, TYPE_AAAA], localPort, timeoutMs = 5000 } = spec;
   const queries = types.map((type) => ({ id: (nextId = (nextId + 7919) & 0xffff), type }));
   const wanted = new Map<number, number | null>(queries.map(({ id }) => [id, null]));
   const opened: Socket[] = [];
   const send = (socket: Socket, server: string) => {
     for (const { id, type } of queries)
-      if (wanted.get(id) === null) socket.send(encode(id, name, type), 53, server);
+      if (wanted.get(id) === null) socket.send(encodeQuery(id, name, type), 53, server);
   };
   const rounds: [servers: readonly string[], waitMs: number][] =
     resolver === 'musl'

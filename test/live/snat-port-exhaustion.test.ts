@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { assertRace } from './collisions.js';
 import type { Finding } from '../../src/explain/finding.js';
 import { onlyFinding, runLab, type LabReport } from './skbwhy.js';
 
@@ -66,41 +67,6 @@ describe('source NAT without a free port, on this kernel', { concurrency: 4 }, (
     assert.ok(report.clients.every(({ ok }) => ok));
   });
 });
-
-/** Every connect or lookup that was slow lost a race, and says to whom. */
-function assertRace(report: LabReport, verdict: string, defect: string): void {
-  assert.deepEqual(report.unexplained, []);
-  const slow = report.clients.filter(({ purpose }) => !purpose.startsWith('others'));
-  assert.ok(slow.length >= 1);
-  assert.equal(report.findings.length, slow.length);
-  for (const { source, connectMs } of slow) {
-    const finding = report.findings.find(({ subject }) => subject.client === source);
-    assert.equal(finding?.verdict, verdict);
-    assert.equal(finding.defect, defect);
-    assert.equal(finding.confidence, 'proved');
-    assert.equal(finding.outcome, 'recovered');
-    assert.ok(Math.abs((connectMs ?? 0) - finding.delayMs) < 50);
-    const port = source?.split(':')[1];
-    for (const end of [`10.244.1.2:${port}`, `10.244.2.2:${port}`, `10.250.0.1:${port}`])
-      assert.ok(finding.summary.includes(end), `${end}: ${finding.summary}`);
-    assert.deepEqual(
-      finding.chain.map(({ claim }) => claim),
-      ['translated', 'same-tuple', 'winner-inserted', 'insert-failed', 'repeated'],
-    );
-    assert.ok(finding.chain.every(({ evidence }) => evidence.length > 0));
-    assert.match(finding.remedies[0]?.what ?? '', /--random-fully.*`-A POSTROUTING.*MASQUERADE`/);
-    assert.equal(finding.attempts.at(-1)?.fate, 'delivered');
-    const others = ['snat-port-exhaustion', 'conntrack-reply-collision'].filter(
-      (each) => each !== verdict,
-    );
-    for (const other of others)
-      assert.ok(
-        finding.ruledOut.some((each) => each.verdict === other),
-        other,
-      );
-    if (finding.subject.kind === 'tcp-connect') assert.equal(finding.prediction?.recoverAtMs, 1000);
-  }
-}
 
 describe('two clients that are given one source port at the same moment, on this kernel', () => {
   for (const service of [false, true])

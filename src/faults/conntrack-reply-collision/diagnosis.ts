@@ -1,5 +1,6 @@
 import {
   collisionOf,
+  commonOf,
   insertFailedClaim,
   nodeOf,
   raceClaims,
@@ -7,16 +8,13 @@ import {
   repeatedClaim,
   ruledOutByCollision,
   translatedClaim,
+  unknownWinnerText,
   verdictOf,
-  WINNER_UNSEEN,
 } from '../../explain/collision.js';
-import { nameOf } from '../../explain/attempts.js';
 import type { Diagnoser } from '../../explain/diagnose.js';
 import { evidenceOf, outcomeText } from '../../explain/fates.js';
-import { flowText, tupleText } from '../../explain/insertion.js';
-import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/repeats.js';
+import { repeatOf, repeatText } from '../../explain/repeats.js';
 import { sourceNatRuleOf } from '../../explain/source-nat.js';
-import { subjectOf } from '../../explain/subject.js';
 import { count } from '../../explain/wording.js';
 import { remedies } from './remedies.js';
 
@@ -34,26 +32,14 @@ export const replyCollision: Diagnoser = {
     const collision = collisionOf(exchange);
     if (!collision || verdictOf(exchange, collision) !== VERDICT) return null;
     const { drop, drops, winner } = collision;
-    const node = nodeOf(drop);
-    const subject = subjectOf(exchange);
-    const known = sourceNatRuleOf(drop);
+    const common = commonOf(exchange, VERDICT, collision);
     const what = count(drops.length, 'packet');
-    const ct = drop.ct!;
     return {
-      verdict: VERDICT,
+      ...common,
       ...(winner ? { defect: 'race' } : {}),
-      title: `${outcomeText(exchange, subject.service)}: conntrack dropped ${winner ? `${what} that collided with another client's` : `${what} that it could not insert`}`,
-      summary:
-        (winner
-          ? raceText(collision, winner)
-          : `On ${node}, the conntrack entry of ${nameOf(exchange, drop.attempt)} (${flowText(ct)}, translated to ${tupleText(ct)}) could not be inserted, and the packet was dropped: another entry has that tuple. Which one was not recorded.`) +
-        ` ${repeatText(exchange, drop.attempt)}`,
-      cause: `${VERDICT}/${winner ? 'race' : 'unknown'}/${node}`,
-      confidence: winner ? 'proved' : 'likely',
-      loweredFor: winner ? [] : [WINNER_UNSEEN],
-      subject,
-      attempts: attemptsUpToAnswer(exchange, drops),
-      bypass: null,
+      title: `${outcomeText(exchange, common.subject.service)}: conntrack dropped ${winner ? `${what} that collided with another client's` : `${what} that it could not insert`}`,
+      summary: `${winner ? raceText(collision, winner) : unknownWinnerText(exchange, collision)} ${repeatText(exchange, drop.attempt)}`,
+      cause: `${VERDICT}/${winner ? 'race' : 'unknown'}/${nodeOf(drop)}`,
       prediction: null,
       chain: [
         translatedClaim(exchange, collision),
@@ -73,7 +59,7 @@ export const replyCollision: Diagnoser = {
         },
         ...ruledOutByCollision(exchange, collision),
       ],
-      remedies: remedies(known?.rule ?? null),
+      remedies: remedies(sourceNatRuleOf(drop)?.rule ?? null),
     };
   },
 };

@@ -2,6 +2,7 @@ import { nameOf } from '../../explain/attempts.js';
 import {
   ageOf,
   collisionOf,
+  commonOf,
   insertFailedClaim,
   nodeOf,
   raceClaims,
@@ -9,18 +10,17 @@ import {
   repeatedClaim,
   ruledOutByCollision,
   translatedClaim,
+  unknownWinnerText,
   verdictOf,
-  WINNER_UNSEEN,
   type Collision,
 } from '../../explain/collision.js';
 import type { Case, Diagnoser, Rival } from '../../explain/diagnose.js';
 import { evidenceOf, outcomeText } from '../../explain/fates.js';
 import type { Claim, Prediction, RuledOut } from '../../explain/finding.js';
-import { flowText, tupleText } from '../../explain/insertion.js';
-import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/repeats.js';
+import { flowText } from '../../explain/insertion.js';
+import { repeatOf, repeatText } from '../../explain/repeats.js';
 import { synGaps } from '../../explain/schedule.js';
 import { sourceNatRuleOf } from '../../explain/source-nat.js';
-import { subjectOf } from '../../explain/subject.js';
 import { duration, toMicroseconds } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { heldPorts, type HeldPorts } from './held-ports.js';
@@ -50,25 +50,20 @@ export const portExhaustion: Diagnoser = {
     const taken = how === 'taken';
     const held = taken ? heldPorts(exchange, collision, known) : null;
     const defect = taken ? 'no-free-port' : how === 'race' ? 'port-race' : null;
-    const subject = subjectOf(exchange);
+    const common = commonOf(exchange, VERDICT, collision);
     const { source: from, destination: to } = ends(collision);
     return {
-      verdict: VERDICT,
+      ...common,
       ...(defect ? { defect } : {}),
       title:
-        `${outcomeText(exchange, subject.service)}: ` +
+        `${outcomeText(exchange, common.subject.service)}: ` +
         (taken
           ? `no free source port of ${from} to ${to} on ${node}`
           : winner
             ? `another client's at the same moment was translated to the same source port`
             : `its source port on ${node} was another's`),
-      summary: `${held ? heldText(exchange, collision, held) : winner ? raceText(collision, winner) : unknownText(exchange, collision)} ${repeatText(exchange, drop.attempt)}`,
+      summary: `${held ? heldText(exchange, collision, held) : winner ? raceText(collision, winner) : unknownWinnerText(exchange, collision)} ${repeatText(exchange, drop.attempt)}`,
       cause: `${VERDICT}/${defect ?? 'unknown'}/${node}${taken ? `/${to}` : ''}`,
-      confidence: winner ? 'proved' : 'likely',
-      loweredFor: winner ? [] : [WINNER_UNSEEN],
-      subject,
-      attempts: attemptsUpToAnswer(exchange, drops),
-      bypass: null,
       prediction: taken ? null : predict(exchange, drops.length),
       chain: [
         translatedClaim(exchange, collision),
@@ -102,10 +97,6 @@ function heldText(exchange: Case, collision: Collision, held: HeldPorts): string
     (winner ? `, which ${flowText(winner)} has had for ${ageOf(winner, drop)}` : '') +
     ': the entry could not be inserted, and the packet was dropped.'
   );
-}
-
-function unknownText(exchange: Case, { drop }: Collision): string {
-  return `On ${nodeOf(drop)}, the conntrack entry of ${nameOf(exchange, drop.attempt)} (${flowText(drop.ct!)}, translated to ${tupleText(drop.ct!)}) could not be inserted, and the packet was dropped: another entry has that tuple. Which one was not recorded.`;
 }
 
 function takenClaim({ drop }: Collision, winner: Rival | null): Claim[] {
