@@ -33,6 +33,8 @@ static __always_inline int see_at_device(struct sk_buff *skb, struct net_device 
 		sighting.point = transmit ? POINT_TUNNEL_TRANSMIT : POINT_TUNNEL_RECEIVE;
 	else
 		sighting.point = transmit ? POINT_DEVICE_TRANSMIT : POINT_DEVICE_RECEIVE;
+	if (packet.thin && in_storm(&sighting))
+		return 0;
 	return see(&sighting, &packet, skb);
 }
 

@@ -20,6 +20,8 @@ int packet_drop(__u64 *ctx)
 	if (!read_packet(&packet, skb, skb->head + skb->network_header, true))
 		return 0;
 	sighting.location = ctx[1];
+	if (packet.thin && in_storm(&sighting))
+		return 0;
 	if (kfree_skb_arguments > 2)
 		sighting.reason = ctx[2];
 

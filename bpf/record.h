@@ -247,16 +247,20 @@ static __attribute__((noinline)) int emit(const struct sighting *sighting,
 
 /*
  * Of what is thinned: so many events a second and CPU for each place in the kernel that drops (or,
- * of ICMP errors, each point). Places that fall on one slot share it.
+ * of ICMP errors, each point), and so many that are looked at whether they are wanted. Places that
+ * fall on one slot share it.
  */
 #define THIN_SLOTS 256
 #define THIN_EVENTS 32
-#define THIN_NS 1000000000ull
+#define THIN_LOOKS 1024
+#define USUAL_HZ 250
 
 struct allowance {
-	__u64 since;
+	__u64 since; /* jiffies: a load, where the clock takes as long as all the rest */
+	__u32 looks;
 	__u32 events;
 	__u32 left_out;
+	__u32 unused;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -265,28 +269,49 @@ struct {
 	__type(value, struct allowance);
 } allowances SEC(".maps");
 
-/* Is the allowance of the place used up? Else takes one of it, and what was left out before. */
-static __always_inline bool thinned(struct sighting *sighting)
+static __always_inline struct allowance *allowance_of(const struct sighting *sighting)
 {
 	__u64 place = sighting->location ? sighting->location : sighting->point;
 	__u32 slot = (place * 0x9e3779b97f4a7c15) >> 56;
-	struct allowance *allowance = bpf_map_lookup_elem(&allowances, &slot);
-	__u64 now = bpf_ktime_get_ns();
+
+	return bpf_map_lookup_elem(&allowances, &slot);
+}
+
+/* In a storm of drops, whose they are is not even looked at. Takes one look of the allowance. */
+static __always_inline bool in_storm(const struct sighting *sighting)
+{
+	struct allowance *allowance = allowance_of(sighting);
+	__u64 now = bpf_jiffies64();
 
 	if (!allowance)
 		return true;
-	if (now - allowance->since > THIN_NS) {
+	if (now - allowance->since >= (hz ? hz : USUAL_HZ)) {
 		allowance->since = now;
+		allowance->looks = 0;
 		allowance->events = 0;
 	}
+	if (allowance->looks < THIN_LOOKS) {
+		allowance->looks++;
+		return false;
+	}
+	allowance->left_out++;
+	return true;
+}
+
+/* Is the allowance of the place used up? Else takes one event of it, and what was left out before. */
+static __always_inline bool thinned(struct sighting *sighting)
+{
+	struct allowance *allowance = allowance_of(sighting);
+
+	if (!allowance)
+		return true;
 	if (allowance->events >= THIN_EVENTS) {
-		if (allowance->left_out < 65535)
-			allowance->left_out++;
+		allowance->left_out++;
 		return true;
 	}
 	allowance->events++;
 	sighting->flags |= EVENT_THINNED;
-	sighting->left_out = allowance->left_out;
+	sighting->left_out = allowance->left_out < 65535 ? allowance->left_out : 65535;
 	allowance->left_out = 0;
 	return false;
 }
@@ -295,16 +320,13 @@ static __always_inline bool thinned(struct sighting *sighting)
 static __always_inline int see(struct sighting *sighting, struct packet *packet,
 			       struct sk_buff *skb)
 {
-	/* without a filter that comes first: a storm of drops costs little */
-	if (!filtering && packet->thin && thinned(sighting))
-		return 0;
 	switch (selected(packet, skb)) {
 	case NOT_SELECTED:
 		return 0;
 	case FOLLOWED:
 		sighting->flags |= EVENT_FOLLOWED;
 	}
-	if (filtering && packet->thin && thinned(sighting))
+	if (packet->thin && thinned(sighting))
 		return 0;
 	return emit(sighting, packet, skb);
 }
