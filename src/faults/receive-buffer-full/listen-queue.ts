@@ -1,5 +1,6 @@
 import { formatEndpoint } from '../../event/headers.js';
 import { isAnswer, isRequest, nameOf } from '../../explain/attempts.js';
+import { blindSpots } from '../../explain/blindness.js';
 import type { Case } from '../../explain/diagnose.js';
 import { evidenceOf, isReset, outcomeText } from '../../explain/fates.js';
 import type { Claim, Diagnosis, Evidence, RuledOut } from '../../explain/finding.js';
@@ -90,15 +91,7 @@ export function listenQueueFull(exchange: Case): Diagnosis | null {
       `${ignored.length === 1 ? 'A SYN' : count(ignored.length, 'SYN')} came through to ${node} and ${ignored.length === 1 ? 'was' : 'were'} dropped silently there, because the ${name} of the socket that listens on ${at}${process ? `, that of ${process},` : ''} was full: ${full.limit}. ` +
       waited,
     cause: `receive-buffer-full/${node}/tcp/${at}`,
-    confidence: seen === 'another' ? 'possible' : 'likely',
-    loweredFor: [
-      `${full.counter} counts for all listening sockets of ${node} together: that it was these SYNs follows from their silence, not from an event of their own`,
-      ...(seen === 'another'
-        ? [
-            `the sockets of ${node} were looked at after that, and only others had dropped anything, none on ${at}; unless a rule leads there`,
-          ]
-        : []),
-    ],
+    ...sureness(first, full.counter, seen),
     subject,
     attempts: attemptsUpToAnswer(exchange, []).map((attempt) =>
       ignored.some((o) => o.attempt === attempt.n)
@@ -111,6 +104,27 @@ export function listenQueueFull(exchange: Case): Diagnosis | null {
     ruledOut: ruledOut(ignored, full.rise.evidence),
     remedies: listenQueueRemedies(node, flow.dport, full.queue),
   };
+}
+
+/** The counter is the namespace’s; what a socket of its own was seen to have dropped makes it no surer than that. */
+function sureness(
+  syn: Observation,
+  counter: string,
+  seen: ReturnType<typeof socketOf>,
+): Pick<Diagnosis, 'confidence' | 'loweredFor'> {
+  const { world, netns, time } = syn;
+  const node = world.netnsName(netns);
+  const loweredFor = [
+    `${counter} counts for all listening sockets of ${node} together: that it was these SYNs follows from their silence, not from an event of their own`,
+  ];
+  if (seen && seen !== 'another') return { confidence: 'likely', loweredFor };
+  const blind = blindSpots(world, netns, time).filter((spot) => spot.unseen);
+  loweredFor.push(...blind.map(({ text }) => text));
+  if (seen === 'another')
+    loweredFor.push(
+      `the sockets of ${node} were looked at after that, and only others had dropped anything, unless a rule leads to one of those`,
+    );
+  return { confidence: loweredFor.length > 1 ? 'possible' : 'likely', loweredFor };
 }
 
 /** SYNs that arrived in the namespace they are for and had neither an answer nor a drop, though there was time. */
