@@ -1,9 +1,10 @@
 import { existsSync, readdirSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { DebianArchive } from './debian-archive.js';
 import { buildDefectKernel } from './defect-kernel/build.js';
+import { SWITCHES } from './defect-kernel/edits.js';
 import { run } from './run.js';
 import { uncompressKernel } from './uncompress.js';
 
@@ -17,6 +18,8 @@ export interface Kernel {
   image: string;
   /** a folder with lib/modules/RELEASE and the kernel's `config`; null: everything is built in */
   modules: string | null;
+  /** which of the defect kernel's switches it has, as its command line names them */
+  switches: readonly string[];
 }
 
 /**
@@ -64,7 +67,14 @@ export async function getKernel(name: KernelName): Promise<Kernel> {
   const series = KERNELS[name];
   if (series !== null) return debianKernel(name, series);
   const image = readyDefectKernel() ?? (await buildDefectKernel(await openArchive(), CACHE));
-  return { name, release: path.basename(image, '.bzImage'), image, modules: null };
+  const code = await uncompressKernel(image);
+  return {
+    name,
+    release: path.basename(image, '.bzImage'),
+    image,
+    modules: null,
+    switches: SWITCHES.filter((each) => code.includes(each)),
+  };
 }
 
 /** An image of the defect kernel in the folder that SKBWHY_KERNEL_CACHE names. */
@@ -93,7 +103,7 @@ async function debianKernel(name: KernelName, series: string): Promise<Kernel> {
     }
   }
   const [release = ''] = await readdir(path.join(folder, 'lib/modules'));
-  return { name, release, image: path.join(folder, 'vmlinux'), modules: folder };
+  return { name, release, image: path.join(folder, 'vmlinux'), modules: folder, switches: [] };
 }
 
 /** Makes unpacked packages, of whatever Debian release, look alike: vmlinux, config, lib/modules. */
@@ -108,6 +118,7 @@ async function arrange(folder: string): Promise<void> {
   const either = (inBoot: string, inModules: string) =>
     [at('boot', `${inBoot}-${release}`), at(...modules, inModules)].find(existsSync) ?? inBoot;
   await copyFile(either('config', 'config'), at('config'));
-  await uncompressKernel(either('vmlinuz', 'vmlinuz'), at('vmlinux'));
+  // QEMU starts it at once, where the compressed one would uncompress itself under emulation
+  await writeFile(at('vmlinux'), await uncompressKernel(either('vmlinuz', 'vmlinuz')));
   await run('/sbin/depmod', ['-b', folder, release]);
 }

@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { run } from './run.js';
 
 /** Fields of the boot header (Documentation/arch/x86/boot.rst) and what comes before the kernel proper. */
@@ -15,11 +15,8 @@ const TOOLS = [
   ['1f8b', 'gzip'],
 ] as const;
 
-/**
- * Writes the ELF kernel that a bzImage holds. QEMU starts that one at once, where a bzImage
- * would uncompress itself under emulation.
- */
-export async function uncompressKernel(bzImage: string, file: string): Promise<void> {
+/** The ELF kernel that a bzImage holds. */
+export async function uncompressKernel(bzImage: string): Promise<Buffer> {
   const bytes = await readFile(bzImage);
   const start = ((bytes[SETUP_SECTORS] || 4) + 1) * SECTOR + bytes.readUInt32LE(PAYLOAD_OFFSET);
   const end = start + bytes.readUInt32LE(PAYLOAD_LENGTH);
@@ -28,8 +25,5 @@ export async function uncompressKernel(bzImage: string, file: string): Promise<v
   const magic = payload.toString('hex', 0, 8);
   const tool = TOOLS.find(([first]) => magic.startsWith(first))?.[1];
   if (!tool) throw new Error(`${bzImage} is compressed with something unknown`);
-  await writeFile(
-    file,
-    await run(tool, ['-dc'], { input: tool === 'gzip' ? payload : payload.subarray(0, -4) }),
-  );
+  return run(tool, ['-dc'], { input: tool === 'gzip' ? payload : payload.subarray(0, -4) });
 }

@@ -5,6 +5,9 @@ export interface Edit {
   replace: string;
 }
 
+/** The switches that the edits make, as the kernel's command line names them. */
+export const SWITCHES = ['nf_nat.udp_legacy_csum', 'nf_conntrack.drop_clashes'] as const;
+
 /**
  * What turns Debian's kernel into the one with the old faults, each behind a switch that is off
  * unless the kernel's command line (or /sys/module/…/parameters) says otherwise.

@@ -1,0 +1,63 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { Report } from '../../src/explain/finding.js';
+
+const PAGE = fileURLToPath(new URL('../../../docs/kernels.md', import.meta.url));
+const BEGIN = '<!-- matrix: written by SKBWHY_EXPECT=write npm run test:kernels -->';
+const END = '<!-- /matrix -->';
+const HEAD = ['kernel', 'lab', 'found', 'delay', 'what became of the attempts'];
+
+/** One row: what a kernel's guest found in a lab. */
+export interface MatrixRow {
+  kernel: string;
+  lab: string;
+  report: Report;
+}
+
+/** Writes rows into the table of docs/kernels.md; those of other kernels stay as they are. */
+export function writeMatrix(rows: readonly MatrixRow[]): void {
+  const page = readFileSync(PAGE, 'utf8');
+  const [before = '', rest = ''] = page.split(BEGIN);
+  const [table = '', after = ''] = rest.split(END);
+  const cells = new Map(
+    table
+      .split('\n')
+      .filter((line) => line.startsWith('| '))
+      .slice(1)
+      .filter((line) => !line.startsWith('| --'))
+      .map((line) => line.split('|').slice(1, -1))
+      .map((row) => row.map((cell) => cell.trim()))
+      .map((row) => [row.slice(0, 2).join(' '), row]),
+  );
+  for (const row of rows) cells.set(`${row.kernel} ${row.lab}`, cellsOf(row));
+  const sorted = [...cells.values()].sort((a, b) =>
+    `${a[0]} ${a[1]}`.localeCompare(`${b[0]} ${b[1]}`, 'en', { numeric: true }),
+  );
+  writeFileSync(
+    PAGE,
+    `${before}${BEGIN}\n\n${aligned([HEAD, HEAD.map(() => ''), ...sorted])}\n\n${END}${after}`,
+  );
+}
+
+function cellsOf({ kernel, lab, report }: MatrixRow): string[] {
+  const [finding] = report.findings;
+  if (!finding) return [kernel, lab, 'nothing', '', ''];
+  const found = [finding.verdict, finding.defect].filter(Boolean).join('/');
+  const fates = finding.attempts.map(({ fate }) => fate);
+  const counted = [...new Set(fates)].map(
+    (fate) => `${fates.filter((each) => each === fate).length} ${fate}`,
+  );
+  const delay = `${(finding.delayMs / 1000).toFixed(2)} s`;
+  return [kernel, lab, `${found}, ${finding.confidence}`, delay, counted.join(', ')];
+}
+
+/** As prettier would have it; the second row is the line below the head. */
+function aligned(rows: readonly string[][]): string {
+  const widths = HEAD.map((_, i) => Math.max(3, ...rows.map((row) => row[i]?.length ?? 0)));
+  return rows
+    .map((row, n) =>
+      row.map((cell, i) => (n === 1 ? '-'.repeat(widths[i]!) : cell.padEnd(widths[i]!))),
+    )
+    .map((row) => `| ${row.join(' | ')} |`)
+    .join('\n');
+}
