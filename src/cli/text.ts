@@ -66,7 +66,8 @@ export function findingText(finding: Finding): string {
     head.push(
       `${pc.dim('process')}    ${subject.command}${subject.pid === null ? '' : ` (pid ${subject.pid})`}${subject.pod ? `, pod ${subject.pod}` : ''}`,
     );
-  for (const reason of finding.loweredFor) head.push(`${pc.dim('not sure')}   ${reason}`);
+  for (const reason of finding.loweredFor)
+    head.push(wrap(`${pc.dim('not sure')}   ${reason}`, 100, '           '));
   const parts = [head.join('\n'), wrap(finding.summary, 100), ladder(finding.attempts)];
   if (finding.prediction) parts.push(predictionText(finding.prediction));
   parts.push(

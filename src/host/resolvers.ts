@@ -1,5 +1,4 @@
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
-import { posix } from 'node:path';
 import type { Namespace } from './namespaces.js';
 
 /** How programs of some namespaces look names up. */
@@ -108,23 +107,44 @@ export function libcIn(maps: string): Resolver['libc'] {
   return /\/libc(\.so\.6|-2\.\d+\.so)$/m.test(maps) ? 'glibc' : null;
 }
 
-/** A file as a process sees it: absolute links begin at its root, not at ours. null: not there */
+/** A small file as a process sees it; null: it is not there. */
 async function readInside(pid: number, path: string): Promise<string | null> {
-  const root = `/proc/${pid}/root`;
   try {
-    for (let at = path, links = 0; links < 8; links++) {
-      const target = await readlink(root + at).catch(() => null);
-      if (target === null) {
-        const { size } = await stat(root + at);
-        return size > MAX_SIZE ? null : await readFile(root + at, 'utf8');
-      }
-      at = posix.resolve(posix.dirname(at), target);
-    }
+    const file = await pathInside(`/proc/${pid}/root`, path);
+    if (file === null) return null;
+    const found = await stat(file);
+    return found.isFile() && found.size <= MAX_SIZE ? await readFile(file, 'utf8') : null;
   } catch {
-    // it has gone, or has none
+    return null; // the process, or the file, has gone
   }
-  return null;
 }
 
+/**
+ * Where a path leads when links begin at another root: through /proc/PID/root the kernel follows
+ * absolute ones from our own. null: links without an end
+ */
+export async function pathInside(root: string, path: string): Promise<string | null> {
+  let rest = path.split('/');
+  let at = '';
+  for (let links = 0; rest.length > 0;) {
+    const name = rest.shift()!;
+    if (name === '' || name === '.') continue;
+    if (name === '..') {
+      at = at.slice(0, Math.max(at.lastIndexOf('/'), 0));
+      continue;
+    }
+    const target = await readlink(`${root}${at}/${name}`).catch(() => null);
+    if (target === null) at += `/${name}`;
+    else if (++links > MAX_LINKS) return null;
+    else {
+      rest = [...target.split('/'), ...rest];
+      if (target.startsWith('/')) at = '';
+    }
+  }
+  return root + at;
+}
+
+/** MAXSYMLINKS, include/linux/namei.h */
+const MAX_LINKS = 40;
 /** Whatever else stands in its place, bytes. */
 const MAX_SIZE = 65_536;

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import type { DeviceFact, DroppingRule, RulesFact } from '../../src/event/fact.js';
 import { exposure as insertRace } from '../../src/faults/conntrack-insert-race/exposure.js';
@@ -10,7 +13,7 @@ import { exposure as bufferFull } from '../../src/faults/receive-buffer-full/exp
 import { exposure as notTranslated } from '../../src/faults/reply-not-translated/exposure.js';
 import { exposure as resolverSearch } from '../../src/faults/resolver-search/exposure.js';
 import { exposure as staleBackend } from '../../src/faults/stale-backend/exposure.js';
-import { libcIn, parseResolvConf, type Resolver } from '../../src/host/resolvers.js';
+import { libcIn, parseResolvConf, pathInside, type Resolver } from '../../src/host/resolvers.js';
 import { natDnsServices } from '../../src/host/rules/read.js';
 import { place } from './places.js';
 
@@ -112,6 +115,22 @@ suite('resolvers', () => {
       options: ['timeout:1', 'single-request-reopen'],
     });
     assert.deepEqual(parseResolvConf(''), { nameServers: [], search: [], ndots: 1, options: [] });
+  });
+
+  test('links in another root begin there, and lead no further up', async (t) => {
+    const root = mkdtempSync(join(tmpdir(), 'skbwhy-root-'));
+    t.after(() => rmSync(root, { recursive: true }));
+    mkdirSync(join(root, 'run/resolve'), { recursive: true });
+    mkdirSync(join(root, 'etc'));
+    mkdirSync(join(root, 'var'));
+    symlinkSync('/run', join(root, 'var/run'));
+    symlinkSync('/var/run/resolve/stub.conf', join(root, 'etc/resolv.conf'));
+    symlinkSync('../../../../etc/passwd', join(root, 'etc/out'));
+    symlinkSync('round', join(root, 'etc/round'));
+    const inside = (path: string) => pathInside(root, path);
+    assert.equal(await inside('/etc/resolv.conf'), `${root}/run/resolve/stub.conf`);
+    assert.equal(await inside('/etc/out'), `${root}/etc/passwd`);
+    assert.equal(await inside('/etc/round'), null);
   });
 
   test('the C library by what a process maps', () => {

@@ -90,7 +90,7 @@ export const slowBackend: Diagnoser = {
       verdict: 'slow-backend',
       title: `${outcomeText(exchange, subject.service ?? subject.backend)}: ${node} took ${ms(server)} to answer`,
       summary:
-        `The path is clean; the server took the time: ${split}. ` +
+        `${unseen.length > 0 ? 'As far as could be seen, the path is clean and' : 'The path is clean;'} the server took the time: ${split}. ` +
         (lookup
           ? upstream
             ? `It waited for an answer of its own: it had asked ${upstream.server ?? 'another server'} the same. `
