@@ -555,10 +555,12 @@ export class Explainer implements Registry {
       lostEvents: this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime),
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
-      reasonName: (observation: Observation) =>
-        sources.find((s) => s.id === observation.evidence.session)!.header.reasons[
-          observation.reason
-        ] ?? `reason ${observation.reason}`,
+      reasonName: ({ evidence, reason }: Observation) => {
+        const { reasons } = sources.find((s) => s.id === evidence.session)!.header;
+        // kernels before 5.17 tell none at all
+        const otherwise = Object.keys(reasons).length === 0 ? 'NOT_SPECIFIED' : `reason ${reason}`;
+        return reasons[reason] ?? otherwise;
+      },
     };
   }
 
