@@ -14,14 +14,40 @@ export function repeatOf(exchange: Case, n: number): { n: number; afterMs: numbe
   return again ? { n: index + 1, afterMs: (again.startedAt - lost.startedAt) / 1e6 } : null;
 }
 
-/** What a client does about the loss of attempt `n`, of which nobody tells it. */
-export function repeatText(exchange: Case, n: number): string {
+/**
+ * What a client does about the loss of attempt `n`, of which nobody tells it.
+ * @param drop where netfilter dropped it: a program on that very node may be told
+ */
+export function repeatText(exchange: Case, n: number, drop?: Observation): string {
+  const told = drop !== undefined && senderIsTold(exchange, drop);
+  const who = told
+    ? 'The program that sent it is told (send() fails with EPERM)'
+    : 'Nobody tells the client';
   const again = repeatOf(exchange, n);
   if (again)
-    return `Nobody tells the client: it repeated after ${duration(again.afterMs)}${exchange.outcome === 'recovered' ? ', which is the delay' : ''}.`;
+    return `${who}: it repeated after ${duration(again.afterMs)}${exchange.outcome === 'recovered' ? ', which is the delay' : ''}.`;
   return exchange.outcome === 'failed'
-    ? 'Nobody tells the client, and it did not repeat.'
-    : 'Nobody tells the client: it waits until it repeats.';
+    ? `${who}, and it did not repeat.`
+    : `${who}: it waits until it repeats.`;
+}
+
+/**
+ * A UDP socket of the namespace that dropped its packet gets -EPERM from nf_hook_slow, by way of
+ * ip_send_skb (measured on 6.18, with Ip.OutDiscards); TCP takes it for a loss, and from a pod on a
+ * cable it has come too far.
+ */
+function senderIsTold(exchange: Case, { netns, attempt, time }: Observation): boolean {
+  return (
+    exchange.kind === 'dns-lookup' &&
+    exchange.attached('device.receive') &&
+    !exchange.observations.some(
+      (o) =>
+        o.point === 'device.receive' &&
+        o.netns === netns &&
+        o.attempt === attempt &&
+        o.time <= time,
+    )
+  );
 }
 
 /** As `attemptsOf`; the last attempt of a query that was answered is delivered. */

@@ -104,7 +104,7 @@ function diagnosis(
     title: `${outcomeText(exchange, subject.service)}: conntrack dropped ${count(drops.length, 'packet')} of a flow that made two entries at once`,
     summary:
       `${other} and ${loser} left one socket at the same moment, and on ${node} each made a conntrack entry for ${flowText(ct)}. ` +
-      `The first to be inserted won; this kernel cannot resolve such a clash, and dropped the other packet. ${repeatText(exchange, drop.attempt)}`,
+      `The first to be inserted won; this kernel cannot resolve such a clash, and dropped the other packet. ${repeatText(exchange, drop.attempt, drop)}`,
     cause: `conntrack-insert-race/${clash}/${node}`,
     confidence: 'proved',
     loweredFor: [],

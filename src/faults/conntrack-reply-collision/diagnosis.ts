@@ -38,7 +38,7 @@ export const replyCollision: Diagnoser = {
       ...common,
       ...(winner ? { defect: 'race' } : {}),
       title: `${outcomeText(exchange, common.subject.service)}: conntrack dropped ${winner ? `${what} that collided with another client's` : `${what} that it could not insert`}`,
-      summary: `${winner ? raceText(collision, winner) : unknownWinnerText(exchange, collision)} ${repeatText(exchange, drop.attempt)}`,
+      summary: `${winner ? raceText(collision, winner) : unknownWinnerText(exchange, collision)} ${repeatText(exchange, drop.attempt, drop)}`,
       cause: `${VERDICT}/${winner ? 'race' : 'unknown'}/${nodeOf(drop)}`,
       prediction: null,
       chain: [

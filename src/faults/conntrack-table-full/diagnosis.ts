@@ -105,7 +105,7 @@ function diagnosis(
       (first
         ? `Most of the entries seen being made are for ${first.source} (${first.entries}). `
         : 'Who fills it was not recorded. ') +
-      repeatText(exchange, drop.attempt),
+      repeatText(exchange, drop.attempt, drop),
     cause: `conntrack-table-full/${node}`,
     confidence: full ? 'proved' : 'likely',
     loweredFor: full

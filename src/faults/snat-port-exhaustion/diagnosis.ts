@@ -62,7 +62,7 @@ export const portExhaustion: Diagnoser = {
           : winner
             ? `another client's at the same moment was translated to the same source port`
             : `its source port on ${node} was another's`),
-      summary: `${held ? heldText(exchange, collision, held) : winner ? raceText(collision, winner) : unknownWinnerText(exchange, collision)} ${repeatText(exchange, drop.attempt)}`,
+      summary: `${held ? heldText(exchange, collision, held) : winner ? raceText(collision, winner) : unknownWinnerText(exchange, collision)} ${repeatText(exchange, drop.attempt, drop)}`,
       cause: `${VERDICT}/${defect ?? 'unknown'}/${node}${taken ? `/${to}` : ''}`,
       prediction: taken ? null : predict(exchange, drops.length),
       chain: [

@@ -41,7 +41,7 @@ export function remedies(
     {
       what: udp
         ? 'let entries end sooner: a UDP flow that lasts keeps its port for 120 s after its last packet, another for 30 s'
-        : 'let the holder use fewer connections at once (keep-alive, a pool), and let conntrack forget dead ones sooner: established ones without traffic stay for 5 days',
+        : 'let the holder use fewer connections at once (keep-alive, a pool), and let conntrack forget dead ones sooner: established ones without traffic stay for 5 days, ended ones keep their port for 120 s (nf_conntrack_tcp_timeout_time_wait), but for a SYN whose sequence number is ahead',
       command: udp
         ? 'sysctl -w net.netfilter.nf_conntrack_udp_timeout_stream=60'
         : 'sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=86400',
