@@ -239,6 +239,21 @@ export class DnsLookups implements Tracker {
     }
   }
 
+  /** An ICMP error about a query; what it quotes ends before the question. */
+  error({ cursor, headers, session, time, tunnel }: Seen): void {
+    const { bytes, base } = cursor;
+    const flows = [headers.quoted.key(bytes)];
+    if (!tunnel && cursor.ct !== 0) flows.push(tupleKey(bytes, base + AT.original));
+    for (const flow of flows)
+      for (const lookup of this.recent.get(addressOf(flow)) ?? []) {
+        const key = lookup.keys.find((each) => each.startsWith(flow));
+        const known = key === undefined ? undefined : this.byKey.get(key);
+        if (!known) continue;
+        lookup.add(cursor, session, time, lookup.attemptOf(0, known.query));
+        return;
+      }
+  }
+
   expire(now: number): void {
     this.settle(now - TAKING);
     for (const exchange of this.registry.open) {

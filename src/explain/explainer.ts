@@ -309,7 +309,11 @@ export class Explainer implements Registry {
     if (flow.l4 < 0 && quoted.l4 < 0) return;
     if (!tunnel) this.sources[session]!.entries.see(cursor, session, time);
     const seen: Seen = { cursor, headers, session, time, point, tunnel };
-    if ((cursor.flags & EVENT_THINNED) !== 0) return this.transfers.packet(seen);
+    if ((cursor.flags & EVENT_THINNED) !== 0) {
+      this.transfers.packet(seen);
+      if (quoted.version !== 0 && quoted.protocol === IPPROTO_UDP) this.dns.error(seen);
+      return;
+    }
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
     tracker?.packet(seen);

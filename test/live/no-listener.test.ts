@@ -23,13 +23,20 @@ describe('a port that nobody listens on', { concurrency: 2 }, () => {
       for (const client of clients) assert.equal(client.error, 'ECONNREFUSED');
     });
 
-  test('is found for lookups too, where no name server runs', async () => {
-    const report = await faultLab('no-listener', { clients: 0, lookups: 2, timeout: 0.8 });
-    assert.deepEqual(
-      report.findings.map(({ verdict, confidence }) => ({ verdict, confidence })),
-      Array(2).fill({ verdict: 'no-listener', confidence: 'proved' }),
-    );
-    assert.match(report.findings[0]!.title, /nobody listens on UDP 10\.81\.2\.2:53/);
-    assert.deepEqual(report.unexplained, []);
-  });
+  for (const translated of [0, 1])
+    test(`is found for lookups too, where no name server runs: translated=${translated}`, async () => {
+      const report = await faultLab('no-listener', {
+        ...{ clients: 0, lookups: 2, timeout: 0.8, translated },
+      });
+      assert.deepEqual(
+        report.findings.map(({ verdict, confidence }) => ({ verdict, confidence })),
+        Array(2).fill({ verdict: 'no-listener', confidence: 'proved' }),
+      );
+      for (const { title, chain } of report.findings) {
+        assert.match(title, /nobody listens on UDP 10\.81\.2\.2:53/);
+        const error = chain.find(({ claim }) => claim === 'port-unreachable');
+        assert.equal(error?.evidence.length, 2);
+      }
+      assert.deepEqual(report.unexplained, []);
+    });
 });

@@ -50,6 +50,11 @@ export const noListener: Diagnoser = {
     const back = exchange.observations.findLast(
       (o) => isReset(o) && o.netns === exchange.netns && o.point === 'device.receive',
     );
+    const errors = exchange.observations.filter(isPortUnreachable);
+    const unreachable = errors.find((o) => o.netns === first.netns);
+    const told = errors.find(
+      (o) => o.netns === exchange.netns && (o.point === 'device.receive' || o === unreachable),
+    );
     const arrived = exchange.observations.findLast(
       (o) =>
         o.point === 'device.receive' &&
@@ -76,11 +81,11 @@ export const noListener: Diagnoser = {
         text: `The same stack answers with a RST${back ? ', which comes back to the client' : ''}.`,
         evidence: evidenceOf(reset, back),
       });
-    else if (!tcp)
+    else if (unreachable)
       chain.push({
         claim: 'port-unreachable',
-        text: `It answers with ICMP port unreachable (icmp_send in __udp4_lib_rcv, rate limited; not recorded), which a resolver only learns of when its socket is connected.`,
-        evidence: evidenceOf(first),
+        text: `It answers with ICMP port unreachable${told ? ', which comes back to the client; a resolver only learns of it when its socket is connected' : ''} (${place(told ?? unreachable)}).`,
+        evidence: evidenceOf(unreachable, told),
       });
     const target =
       subject.service !== null && subject.backend !== null && subject.service !== subject.backend
@@ -124,6 +129,13 @@ export const noListener: Diagnoser = {
     };
   },
 };
+
+/** RFC 792, RFC 4443: what a stack without a socket answers to UDP (icmp_send in __udp4_lib_rcv, icmpv6_send in __udp6_lib_rcv). */
+function isPortUnreachable({ icmpError, headers }: Observation): boolean {
+  if (!icmpError) return false;
+  const { type, code } = icmpError;
+  return headers.flow.version === 4 ? type === 3 && code === 3 : type === 1 && code === 4;
+}
 
 /** A lookup that another server answered at once. */
 function harmless(exchange: Case): boolean {
