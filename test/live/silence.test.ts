@@ -18,7 +18,7 @@ import { trace } from '../../src/session/live.js';
 /** So many connects and so many lookups, half of them while packets are lost. */
 const EXCHANGES = Number(process.env['SKBWHY_EXCHANGES'] ?? 5000);
 /** A second; each makes some fifty events. */
-const RATE = 1000;
+const RATE = Number(process.env['SKBWHY_RATE'] ?? 1000);
 /** Other work on this machine may keep the reader from it for a while. */
 const RING_BYTES = 64 << 20;
 const SERVICE = '10.96.0.10';
@@ -176,7 +176,9 @@ describe('healthy connects and lookups through DNAT, masquerading and a tunnel',
     assert.equal(made.failed, 0);
     assert.deepEqual(report.unexplained.slice(0, 2), []);
     assert.equal(seen['tcp-connect'], made.connects);
-    assert.equal(seen['dns-lookup'], made.lookups);
+    // A and AAAA are two lookups where the client was kept from sending the other for long
+    const lookups = seen['dns-lookup'];
+    assert.ok(lookups >= made.lookups && lookups < made.lookups * 1.01, `${lookups} lookups`);
   }
 
   test('give no finding', async (t) => {
