@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { pino, type Logger } from 'pino';
 import type { Finding } from '../explain/finding.js';
+import { count } from '../explain/wording.js';
 import { FlightRecorder } from '../session/flight-recorder.js';
 import { RotatingRecorder } from '../session/rotation.js';
 import type { Batch, Session } from '../session/session.js';
@@ -114,8 +115,12 @@ async function daemon(options: DaemonOptions): Promise<void> {
         programs: session.costs(),
       });
       log.info({ url: server.url, session: session.header.id }, `serving ${server.url}`);
-      for (const { point, mechanism, reason } of session.header.plan)
-        if (mechanism === null) log.warn({ point, reason }, `${point} is not attached`);
+      const missing = session.header.plan.filter(({ mechanism }) => mechanism === null);
+      if (missing.length > 0)
+        log.info(
+          { missing: Object.fromEntries(missing.map(({ point, reason }) => [point, reason])) },
+          `${count(missing.length, 'point')} of ${session.header.plan.length} not attached`,
+        );
       const stop = (): void => void session.close();
       if (signal.aborted) stop();
       signal.addEventListener('abort', stop);
