@@ -15,21 +15,9 @@ import { place } from '../../explain/unexplained.js';
 import { duration, hex16 } from '../../explain/wording.js';
 import { IPPROTO_TCP } from '../../event/headers.js';
 import { sameChecksum } from '../../event/checksum.js';
+import type { Defect } from './defect.js';
 import { remedies } from './remedies.js';
 import { counterRise, spoiledPackets, type Spoiled } from './spoiled.js';
-
-/** What became of the checksum between the two places. */
-export type Defect =
-  /** left to a device, which did not finish it */
-  | 'not-finished'
-  /** left to a device, which finished it wrongly */
-  | 'miscalculated'
-  /** it is the same, what it covers is not */
-  | 'altered'
-  /** it was finished, and is another */
-  | 'rewritten'
-  /** nothing was seen before */
-  | 'wrong-on-arrival';
 
 /**
  * A packet arrives with a wrong transport checksum, and no NAT stands between the place where that

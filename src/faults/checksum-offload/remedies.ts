@@ -1,6 +1,6 @@
 import type { DeviceFact } from '../../event/fact.js';
 import type { Remedy, Subject } from '../../explain/finding.js';
-import type { Defect } from './diagnosis.js';
+import type { Defect } from './defect.js';
 
 /**
  * What cures a device that spoils checksums.

@@ -9,10 +9,8 @@ import { resolverTimeline } from '../../explain/resolver.js';
 import { subjectOf } from '../../explain/subject.js';
 import { deliveredAttempts } from '../../explain/trips.js';
 import { place } from '../../explain/unexplained.js';
+import type { Way } from './way.js';
 import { remedies } from './remedies.js';
-
-/** How an answer got past the NAT that its request went through. */
-export type Way = 'bridged' | 'another-way' | 'not-tracked' | 'unknown';
 
 /** The entry that translated a request. */
 interface Translated {

@@ -1,5 +1,5 @@
 import type { Remedy } from '../../explain/finding.js';
-import type { Way } from './diagnosis.js';
+import type { Way } from './way.js';
 
 /** @param node namespace that translates the request, null where not known */
 export function remedies(way: Way, node: string | null): Remedy[] {

@@ -8,9 +8,8 @@ import { resolverTimeline, type ResolverTimeline } from '../../explain/resolver.
 import { subjectOf } from '../../explain/subject.js';
 import { deliveredAttempts } from '../../explain/trips.js';
 import { duration, toMicroseconds } from '../../explain/wording.js';
+import type { Defect } from './defect.js';
 import { remedies } from './remedies.js';
-
-export type Defect = 'search-list' | 'truncation' | 'dead-name-server';
 
 /** What one of the three says; the rest of the diagnosis is common. */
 interface Verdict {

@@ -1,5 +1,5 @@
 import type { Remedy } from '../../explain/finding.js';
-import type { Defect } from './diagnosis.js';
+import type { Defect } from './defect.js';
 
 /** @param server the name server it is about, `address:port` */
 export function remedies(defect: Defect, server: string | null): Remedy[] {

@@ -1,0 +1,1 @@
+export type Defect = 'search-list' | 'truncation' | 'dead-name-server';
