@@ -143,6 +143,7 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
           ? netns.some((name) => name === namespace.name || !isExamined(name, namespaces))
           : netns.includes(namespace.name),
       ),
+      passing: resolvers,
     };
     unread.push(...(place.rules?.unread ?? []));
     for (const fault of faults) {
@@ -268,13 +269,11 @@ export function doctorText(report: DoctorReport): string {
   parts.push(resolversText(report.resolvers));
   if (unread.length > 0)
     parts.push(unread.map((line) => pc.yellow(wrap(`not read: ${line}`, WIDTH, '  '))).join('\n'));
-  if (notExposed.length > 0)
-    parts.push(
-      [
-        pc.bold('Not exposed'),
-        ...notExposed.map((one) => unexposedText(one, report.others.length > 0)),
-      ].join('\n'),
-    );
+  for (const { netns } of [report, ...report.others]) {
+    const here = notExposed.filter(({ where }) => where.netns === netns).map(unexposedText);
+    const head = report.others.length > 0 ? `Not exposed: ${netns}` : 'Not exposed';
+    if (here.length > 0) parts.push([pc.bold(head), ...here].join('\n'));
+  }
   parts.push(...exposures.map(exposureText), conclusion(report));
   return parts.filter((part) => part !== '').join('\n\n') + '\n';
 }
@@ -427,22 +426,21 @@ function exposureText(exposure: Exposure): string {
   ].join('\n');
 }
 
-/** @param several namespaces were examined, so that each has to be named */
-function unexposedText(unexposed: Unexposed, several: boolean): string {
-  const [only, ...more] = unexposed.why;
-  const { device } = unexposed.where;
-  const where = several ? ` at ${placeText(unexposed)}` : device === null ? '' : ` at ${device}`;
-  const head = `  ${pc.green(unexposed.verdict)}${where}:`;
+function unexposedText({ verdict, where: { device }, why: [only, ...more] }: Unexposed): string {
+  const head = `  ${pc.green(verdict)}${device === null ? '' : ` at ${device}`}:`;
   return more.length === 0
     ? wrap(`${head} ${only ?? ''}`, WIDTH, '    ')
-    : [head, ...unexposed.why.map((text) => wrap(`    - ${text}`, WIDTH, '      '))].join('\n');
+    : [head, ...[only ?? '', ...more].map((text) => wrap(`    - ${text}`, WIDTH, '      '))].join(
+        '\n',
+      );
 }
 
 /** The last line says what the rest comes to. */
 function conclusion({ exposures, counters, others }: DoctorReport): string {
   const losses = [counters, ...others.map((other) => other.counters)]
     .flat()
-    .filter(({ attention }) => attention);
+    .filter(({ attention }) => attention)
+    .map(({ name }) => name);
   const lines = (['proved', 'likely', 'possible'] as const).flatMap((confidence) => {
     const mine = exposures.filter((exposure) => exposure.confidence === confidence);
     if (mine.length === 0) return [];
@@ -452,7 +450,7 @@ function conclusion({ exposures, counters, others }: DoctorReport): string {
     return [confidence === 'possible' ? pc.yellow(text) : pc.red(text)];
   });
   if (losses.length > 0)
-    lines.push(pc.yellow(`Packets were lost: ${losses.map(({ name }) => name).join(', ')}.`));
+    lines.push(pc.yellow(`Packets were lost: ${[...new Set(losses)].join(', ')}.`));
   return lines.length > 0
     ? lines.map((line) => wrap(line, WIDTH, '  ')).join('\n')
     : pc.green('Exposed to nothing that is known here.');

@@ -17,6 +17,8 @@ export interface Place {
   counters: Readonly<Record<string, number>>;
   /** how names are looked up here, and in namespaces that are not examined themselves (pods) */
   resolvers: readonly Resolver[];
+  /** those of every namespace looked into: whose packets may pass here */
+  passing: readonly Resolver[];
 }
 
 /** A namespace in which a fault can strike, before any packet is lost. */

@@ -16,12 +16,12 @@ const APART = /^(single-request|single-request-reopen|use-vc|no-aaaa)$/;
  * Whether two conntrack entries can be made at once for the two queries of one lookup.
  * @returns the reason where they cannot
  */
-export function pairedQueries({ rules, resolvers }: Place): PairedQueries | string {
+export function pairedQueries({ rules, passing }: Place): PairedQueries | string {
   const services = rules?.dnsServices;
   if (services?.length === 0) return 'no rule does destination NAT for DNS (port 53) here';
-  const asking = resolvers.filter(asksTogether);
-  if (resolvers.length > 0 && asking.length === 0)
-    return 'every resolver here asks for A and AAAA one after the other (options of resolv.conf)';
+  const asking = passing.filter(asksTogether);
+  if (passing.length > 0 && asking.length === 0)
+    return 'every resolver known here asks for A and AAAA one after the other (options of resolv.conf)';
   const translated = asking.filter(({ nameServers }) =>
     nameServers.some((server) => services?.includes(server)),
   );

@@ -155,7 +155,7 @@ suite('resolvers', () => {
 
 suite('A and AAAA through destination NAT', () => {
   const at = (kernel: string, dnsServices: string[], ...resolvers: Resolver[]) =>
-    place({ kernel, rules: rules({ dnsServices }), resolvers });
+    place({ kernel, rules: rules({ dnsServices }), passing: resolvers });
 
   test('from 5.7 on the answer may come late, before a query is dropped', () => {
     const now = at('6.18.44', [DNS], resolver({ libc: 'musl' }));

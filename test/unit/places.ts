@@ -9,5 +9,6 @@ export const place = (changes: Partial<Place> = {}): Place => ({
   settings: {},
   counters: {},
   resolvers: [],
+  passing: [],
   ...changes,
 });

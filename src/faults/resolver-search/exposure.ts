@@ -40,16 +40,16 @@ function whyOf(resolver: Resolver): string[] {
   const { ndots, search } = resolver;
   return [
     `resolv.conf of ${whose(resolver)} has ndots:${ndots} and a search list of ${search.length} (${search.join(', ')}).`,
-    `A name with less than ${count(ndots, 'dot')}, as www.example.com, is asked for with each of them first: ${2 * search.length} questions (A and AAAA) that nobody wants before the two that count.`,
+    `A name with fewer than ${count(ndots, 'dot')}, as www.example.com, is asked for with each of them first: ${2 * search.length} questions (A and AAAA) that nobody wants before the two that count.`,
     'Where one of these is slow or lost, so is the lookup.',
   ];
 }
 
-/** `7 namespaces (a, b, c, …; glibc)` */
-export function whose({ netns, libc }: Resolver): string {
+/** `7 namespaces: a, b, c, … (glibc)` */
+function whose({ netns, libc }: Resolver): string {
   const names = netns.slice(0, NAMED).join(', ') + (netns.length > NAMED ? ', …' : '');
-  const who = netns.length === 1 ? names : `${netns.length} namespaces (${names})`;
-  return libc === null ? who : `${who}, ${libc}`;
+  const who = netns.length === 1 ? names : `${netns.length} namespaces: ${names}`;
+  return libc === null ? who : `${who} (${libc})`;
 }
 
 /** More namespaces than this are not named. */
