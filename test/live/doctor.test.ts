@@ -98,6 +98,38 @@ describe('doctor inside a node', () => {
     });
 });
 
+test('a node that translates DNS, and a pod that asks there for A and AAAA at once', async () => {
+  const file = join(folder, 'dns.json');
+  const conf = join(folder, 'pod.conf');
+  writeFileSync(conf, 'nameserver 10.96.0.10\nsearch a.example b.example\noptions ndots:5\n');
+  // the lab's command runs in the pod
+  const command = `mount --bind ${conf} /etc/resolv.conf && pod=$(ip netns identify $$) &&
+    '${process.execPath}' '${BIN}' doctor --json --netns "\${pod%client}node" "$pod" > '${file}'`;
+  const { status, stderr } = await skbwhy([
+    'lab',
+    'conntrack-late-answer',
+    '--json',
+    '--',
+    'unshare',
+    '-m',
+    'sh',
+    '-c',
+    command,
+  ]);
+  assert.equal(status, 0, stderr);
+  const { exposures, netns, others } = JSON.parse(readFileSync(file, 'utf8')) as DoctorReport;
+  const why = (verdict: string): [string, string] | undefined => {
+    const found = exposures.find((exposure) => exposure.verdict === verdict);
+    return found && [found.where.netns, found.why.join(' ')];
+  };
+  const pod = others[0]!.netns;
+  const [where, late] = why('conntrack-late-answer')!;
+  assert.equal(where, netns);
+  assert.match(late, /destination NAT for DNS at 10\.96\.0\.10\./);
+  assert.ok(late.includes(`A resolver of ${pod} (glibc) asks there for A and AAAA at once`), late);
+  assert.equal(why('resolver-search')?.[0], pod);
+});
+
 describe('doctor in a namespace of its own', () => {
   const name = `skbwhy-doctor-${process.pid}`;
   const inside = (...command: string[]): string =>
