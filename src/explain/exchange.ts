@@ -171,12 +171,14 @@ export class Exchange {
   }
 
   /** Every event of it so far, in the order of time. */
-  observations(sessions: readonly { id: string; world: World }[]): readonly Observation[] {
+  observations(
+    sessions: readonly { id: string; world: World; offset: number }[],
+  ): readonly Observation[] {
     this.decoded ??= this.entries
       .map(({ session, seq, at, size, attempt }) => {
-        const { id, world } = sessions[session]!;
+        const { id, world, offset } = sessions[session]!;
         const record = this.arena.subarray(at, at + size);
-        return new Observation(record, { session: id, seq }, world, attempt);
+        return new Observation(record, { session: id, seq }, world, attempt, offset);
       })
       .sort((a, b) => a.time - b.time);
     return this.decoded;

@@ -7,6 +7,7 @@ import {
   formatEndpoint,
 } from '../event/headers.js';
 import { Point } from '../event/point.js';
+import { clockOffsets } from '../session/merge.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
 import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
@@ -66,6 +67,8 @@ interface Source {
   owners: Map<number, number>;
   cursor: Cursor;
   startNs: number;
+  /** what its times need to be on the first session's clock, ns */
+  offset: number;
   /** CLOCK_REALTIME − CLOCK_MONOTONIC, ms */
   realtimeMs: number;
   records: number;
@@ -145,13 +148,15 @@ export class Explainer implements Registry {
     this.dns = new DnsLookups(this, this.slowMs);
     const list: readonly SessionHeader[] = Array.isArray(headers) ? headers : [headers];
     const byBoot = new Map<string, Pick<Source, 'world' | 'entries' | 'owners'>>();
-    this.sources = list.map((header) => {
+    const offsets = clockOffsets(list.map((header) => ({ header })));
+    this.sources = list.map((header, i) => {
+      const offset = offsets[i]!;
       let machine = byBoot.get(header.boot);
       if (!machine)
         byBoot.set(
           header.boot,
           (machine = {
-            world: new World(),
+            world: new World(offset),
             entries: new ConntrackEntries(),
             owners: new Map<number, number>(),
           }),
@@ -161,11 +166,12 @@ export class Explainer implements Registry {
         header,
         ...machine,
         cursor: new Cursor(),
-        startNs: header.clock.startNs,
+        startNs: header.clock.startNs + offset,
+        offset,
         realtimeMs: header.clock.realtimeOffsetUs / 1000,
         records: 0,
         events: 0,
-        lastTime: header.clock.startNs,
+        lastTime: header.clock.startNs + offset,
       };
     });
     this.worlds = [...byBoot.values()].map((machine) => machine.world);
@@ -181,7 +187,7 @@ export class Explainer implements Registry {
     const cursor = source.cursor.reset(batch.bytes, batch.firstSeq);
     while (cursor.next()) {
       source.records++;
-      const time = cursor.time;
+      const time = cursor.time + source.offset;
       if (time > source.lastTime) {
         this.pace.pass(time - source.lastTime);
         source.lastTime = time;

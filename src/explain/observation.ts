@@ -60,8 +60,10 @@ export class Observation {
     readonly world: World,
     /** the attempt it belongs to, from 1 */
     readonly attempt: number,
+    /** what its time needs to be on the first session's clock, ns */
+    offset = 0,
   ) {
-    this.time = Number(record.readBigUInt64LE(AT.time));
+    this.time = Number(record.readBigUInt64LE(AT.time)) + offset;
     this.point = POINTS[record[AT.point]!] as PointName;
     this.netns = record.readUInt32LE(AT.netns);
     this.ifindex = record.readUInt32LE(AT.ifindex);

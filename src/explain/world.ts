@@ -28,6 +28,9 @@ export class World {
   private readonly processes = new BoundedMap<number, ProcessFact>(MAX_PROCESSES);
   private readonly symbols = new Map<string, string>();
 
+  /** @param offset what times in its facts need to be on the clock that it is asked by, ns */
+  constructor(private readonly offset = 0) {}
+
   /** Takes a fact in; facts that tell nothing of the machine are ignored. */
   learn(fact: Fact, time: number, evidence: Evidence): void {
     switch (fact.fact) {
@@ -44,7 +47,7 @@ export class World {
       case 'rules':
         remember(this.place(fact.netns).rules, {
           fact,
-          time: fact.changed?.before ?? time,
+          time: fact.changed ? fact.changed.before + this.offset : time,
           evidence,
         });
         break;
@@ -143,7 +146,8 @@ export class World {
     const changed = list?.some(
       (later) =>
         later.time > time &&
-        (later.fact.changed?.after ?? later.time - RULES_DELAY) <= time &&
+        (later.fact.changed ? later.fact.changed.after + this.offset : later.time - RULES_DELAY) <=
+          time &&
         later.fact.digest !== known?.fact.digest,
     );
     return changed ? null : known;
