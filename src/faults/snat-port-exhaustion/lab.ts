@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { LookupVolley } from '../../lab/dns-client.js';
 import { TYPE_A } from '../../lab/dns-message.js';
 import {
   BACKENDS,
@@ -190,20 +191,23 @@ async function exhaustForLookups(
     repeatMs: repeatAfter * 1000,
     timeoutMs: timeout * 1000,
   };
-  const ask = (pod: number, tries: number) =>
+  const ask = (client: TimedClient<LookupVolley>, tries: number) =>
     provoke(
       namespaces,
-      [TimedClient.ofLookups(namespaces, pod)],
+      [client],
       {
         ...{ volley, tries, counters: ['drop'] },
         plan: (_, n) => ({
-          name: `try-${n}.pod-${pod}.example.com`,
+          name: `try-${n}.pod-${client.pod}.example.com`,
           ...{ types: [TYPE_A], sourcePort: 0, skewUs: 0 },
         }),
       },
       signal,
     );
-  return [...(await ask(2, held ?? ports)), ...(await ask(1, 1))];
+  // it stands ready when the ports begin to be taken: they may be free again soon
+  const client = TimedClient.ofLookups(namespaces, 1);
+  const holder = TimedClient.ofLookups(namespaces, 2);
+  return [...(await ask(holder, held ?? ports)), ...(await ask(client, 1))];
 }
 
 /** Both pods begin from one source port at the same moment. */
