@@ -64,12 +64,16 @@ function measure(volley: LookupVolley, index: number, socket: Socket, others: nu
   let startedAt = '';
   let done: (m: Measurement) => void;
   const timers: NodeJS.Timeout[] = [];
+  let over = false;
   const end = (ms: number | null): void => {
+    over = true;
     for (const timer of timers) clearTimeout(timer);
     socket.close();
     done({ index, sourcePort, ms, repeated, startedAt });
   };
   const answered = (message: Buffer, from: { address: string; port: number }): void => {
+    // the other process may still send answers to repeated queries
+    if (over) return;
     // no resolver takes an answer from another address than it asked
     if (from.address !== volley.server.address || from.port !== volley.server.port) return;
     waiting.delete(message.readUInt16BE(0) - idOf(index, 0));
