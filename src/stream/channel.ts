@@ -13,7 +13,6 @@ import type {
   UnexplainedMessage,
 } from './protocol.js';
 import { RecordFilter } from './record-filter.js';
-import type { Subscriber } from './subscriber.js';
 import { Window } from './window.js';
 
 /** A message of records is at most about so long; a single longer record travels alone. */
@@ -44,13 +43,31 @@ export interface ChannelOptions {
   windowBytes?: number;
 }
 
+/** Who follows a channel at its own pace; see Subscriber. */
+export interface Follower {
+  /** bytes on their way to it in this process */
+  readonly backlog: number;
+  /** not all that there is was taken */
+  readonly behind: boolean;
+  /** performance.now() when it last took something */
+  readonly lastProgress: number;
+  /** From here on, anew. */
+  begin(): void;
+  /** Is to be told of that finding. */
+  owe(finding: string): void;
+  /** Is to be told how the replay stands. */
+  owePlayback(): void;
+  /** Takes what it can. */
+  pump(): void;
+}
+
 /**
  * A session as it is told to every client: packed once, whatever their number. The clients
  * (Subscriber) take what they want from here at their own pace.
  */
 export class Channel {
   readonly window: Window;
-  readonly subscribers = new Set<Subscriber>();
+  readonly subscribers = new Set<Follower>();
   /** Wait for the clients rather than skip what they do not read: for a replay at full speed. */
   lossless = false;
   /** How a replay stands; null: live. */
@@ -238,7 +255,7 @@ export class Channel {
     return new Promise((resolve) => this.progress.push(resolve));
   }
 
-  private waitsFor(subscriber: Subscriber): boolean {
+  private waitsFor(subscriber: Follower): boolean {
     return subscriber.behind && performance.now() - subscriber.lastProgress < STALLED_MS;
   }
 

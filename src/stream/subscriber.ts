@@ -1,4 +1,4 @@
-import type { Channel } from './channel.js';
+import type { Channel, Follower } from './channel.js';
 import { pack, packWithBytes } from './msgpack.js';
 import type { LostMessage, StreamFilter } from './protocol.js';
 import type { RecordFilter } from './record-filter.js';
@@ -31,7 +31,7 @@ export interface Resume {
  * beyond its backlog, so that it costs no memory however slowly it reads; what has left the window
  * by the time it reads again is told as lost, with its number.
  */
-export class Subscriber {
+export class Subscriber implements Follower {
   /** performance.now() when the client last took something */
   lastProgress = performance.now();
   private nextSeq = 0;
