@@ -41,11 +41,11 @@ export function collisionOf(exchange: Case): Collision | null {
     return { drop, drops, winner, how };
   }
   const [drop] = drops;
-  if (!drop || exchange.outcome === 'pending' || !mayHaveCollided(exchange, drop)) return null;
+  if (!drop || !mayHaveCollided(exchange, drop)) return null;
   // twice in a row nobody races by chance
-  const again = drops.some(
-    ({ attempt }) => attempt === repeatOf(exchange, drop.attempt)?.n && attempt !== drop.attempt,
-  );
+  const next = repeatOf(exchange, drop.attempt)?.n;
+  const again = drops.some(({ attempt }) => attempt === next);
+  if (exchange.outcome === 'pending' && !again) return null;
   return { drop, drops, winner: null, how: again ? 'taken' : null };
 }
 
