@@ -309,15 +309,15 @@ export class DnsLookups implements Tracker {
     if (lookup.beganAt(cursor, session, time) && lookup.netns !== netns)
       for (const { sentIn } of lookup.queries) sentIn.clear();
     const ipId = headers.flow.identification(bytes);
-    const previous = lookup.attempts.length;
-    if (!drop || !lookup.attempts.some((attempt) => attempt.message === query)) {
+    const asked = lookup.attempts.some((attempt) => attempt.message === query);
+    if (!drop || !asked) {
       const again = lookup.arrive(placeOf(cursor), ipId, time, query);
       const { sentIn } = lookup.queries[query]!;
       if (cursor.netns === lookup.netns && (again || sentIn.size === 0)) {
         sentIn.add(own);
         this.tally(own).asked++;
       }
-      if (again && previous > 0) this.registry.judge(lookup);
+      if (again && asked) this.registry.judge(lookup);
     }
     if (lookup.sock === 0) lookup.sock = cursor.sock;
     lookup.add(cursor, session, time, lookup.attemptOf(ipId, query));
