@@ -25,9 +25,10 @@ export function toMicroseconds(ms: number): number {
   return Math.round(ms * 1000) / 1000;
 }
 
-/** `1 SYN`, `2 SYNs` */
+/** `1 SYN`, `2 SYNs`, `3 queries` */
 export function count(n: number, noun: string): string {
-  return `${n} ${noun}${n === 1 ? '' : 's'}`;
+  if (n === 1) return `1 ${noun}`;
+  return `${n} ${noun.replace(/([^aeiou])y$/, '$1ie')}s`;
 }
 
 /** `29 µs`, else as `duration` says it. */

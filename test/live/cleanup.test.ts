@@ -99,8 +99,9 @@ describe('nothing is left when it is interrupted at any moment', { concurrency: 
     });
 
   test('and when a second signal does not let it finish', async () => {
-    const { child, traces, ended } = start(...lab, '--', 'sh', '-c', 'trap "" TERM INT; sleep 60');
-    await sleep(1500);
+    const command = 'trap "" TERM INT; echo begun; sleep 60';
+    const { child, traces, ended } = start(...lab, '--', 'sh', '-c', command);
+    await once(child.stdout!, 'data');
     process.kill(child.pid!, 'SIGINT');
     await sleep(200);
     process.kill(child.pid!, 'SIGINT');
@@ -203,7 +204,7 @@ describe('namespaces come and go while tracing', () => {
     assert.deepEqual(await Promise.all([goes('named', 5000), goes('unnamed', 5000)]), [true, true]);
 
     join_('later', '10.77.2');
-    await sleep(2500);
+    await sleep(5000);
     const refused = ['--max-time', '5', 'http://10.77.2.2:9/'];
     assert.throws(() => ip('netns', 'exec', name('later'), 'curl', '-s', ...refused));
     await sleep(300);
