@@ -87,7 +87,7 @@ export const staleBackend: Diagnoser = {
           }
         : {
             claim: 'backend-silent',
-            text: `Nothing comes back from ${backend} for ${count(attempts.size, 'query').replace('querys', 'queries')}.`,
+            text: `Nothing comes back from ${backend} for ${count(attempts.size, 'query')}.`,
             evidence: evidenceOf(
               exchange.observations.findLast((o) => attempts.has(o.attempt) && isRequest(o)),
             ),
