@@ -13,6 +13,7 @@ import { assured } from './assurance.js';
 import { ConntrackEntries, type SeenEntry } from './conntrack-entries.js';
 import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
 import type { Case, Diagnoser, Rival, Upstream } from './diagnose.js';
+import { reasonAt } from './drop-reason.js';
 import type { Exchange } from './exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import { HeldExchanges } from './held-exchanges.js';
@@ -565,11 +566,11 @@ export class Explainer implements Registry {
       lostEvents: this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime),
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
-      reasonName: ({ evidence, reason }: Observation) => {
+      reasonName: ({ evidence, reason, world, location }: Observation) => {
         const { reasons } = sources.find((s) => s.id === evidence.session)!.header;
-        // kernels before 5.17 tell none at all
-        const otherwise = Object.keys(reasons).length === 0 ? 'NOT_SPECIFIED' : `reason ${reason}`;
-        return reasons[reason] ?? otherwise;
+        // kernels before 5.17 tell none: the place alone speaks
+        if (Object.keys(reasons).length === 0) return reasonAt(world.symbol(location));
+        return reasons[reason] ?? `reason ${reason}`;
       },
     };
   }
