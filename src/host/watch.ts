@@ -15,6 +15,7 @@ const FULL_EVERY_MS = 3_000;
 const FULL_AT_ONCE = 2;
 const LIGHT_AT_ONCE = 8;
 const NEW_AT_ONCE = 16;
+const LAST_AT_ONCE = 16;
 
 /** What was last told of a namespace. */
 interface Seen {
@@ -66,6 +67,18 @@ export class HostWatch {
    */
   poll(): Promise<Fact[]> {
     return this.read(NEW_AT_ONCE);
+  }
+
+  /** Settings and counters of those that were read longest ago, a last time; a poll may be under way. */
+  async last(): Promise<Fact[]> {
+    const namespaces = await this.namespaces();
+    const longest = namespaces
+      .filter(({ inode }) => this.seen.has(inode))
+      .sort(
+        (a, b) => (this.seen.get(a.inode)?.lightAt ?? 0) - (this.seen.get(b.inode)?.lightAt ?? 0),
+      )
+      .slice(0, LAST_AT_ONCE);
+    return (await Promise.all(longest.map((namespace) => this.light(namespace)))).flat();
   }
 
   private async read(newAtOnce: number): Promise<Fact[]> {

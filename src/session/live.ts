@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname, machine, release, version } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import { SkbwhyError } from '../event/errors.js';
 import { encodeFact, type Fact, type LostFact } from '../event/fact.js';
 import { LAYOUT } from '../event/layout.js';
@@ -16,6 +17,8 @@ const BATCH_BYTES = 256 << 10;
 const SHORTEST_WAIT_MS = 1;
 const LONGEST_WAIT_MS = 20;
 const TICK_MS = 1000;
+/** Closing waits so long at most for the last numbers. */
+const LAST_MS = 1500;
 /** Scans in which a namespace must be missing before it counts as gone (/proc is not read at once). */
 const MISSES = 2;
 const POINT = LAYOUT.point[0];
@@ -33,6 +36,8 @@ export interface HostSource {
   start(): Promise<Fact[]>;
   /** what changed */
   poll(): Promise<Fact[]>;
+  /** the numbers that rose to the very end */
+  last(): Promise<Fact[]>;
 }
 
 export interface TraceOptions {
@@ -180,11 +185,23 @@ class LiveSession implements LiveTrace {
     try {
       this.probe.stop();
       this.tellLosses();
+      await this.tellLast();
       this.tell({ fact: 'tick' });
       for (let batch = await this.take(); batch; batch = await this.take()) this.rest.push(batch);
     } finally {
       this.probe.close();
     }
+  }
+
+  /** Counters that rose in the last moments: without them what was lost then has no cause. */
+  private async tellLast(): Promise<void> {
+    if (!this.host) return;
+    const late = new AbortController();
+    const facts = await Promise.race([
+      this.host.last().finally(() => late.abort()),
+      wait(LAST_MS, [], { signal: late.signal }).catch(() => []),
+    ]);
+    this.tellHost(facts);
   }
 
   /** What waits, facts first; null when there is nothing. One after the other, also on closing. */
