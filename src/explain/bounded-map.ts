@@ -1,4 +1,4 @@
-import { Line } from './line.js';
+import { Line } from './exchanges/line.js';
 
 /** A map that forgets what was set longest ago when there is more than `most`. */
 export class BoundedMap<K, V> {

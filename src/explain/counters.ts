@@ -1,6 +1,6 @@
 import { counterMeaning, isNodeWide } from '../event/counters.js';
 import type { CounterRise } from './finding.js';
-import type { Observation } from './observation.js';
+import type { Observation } from './exchanges/observation.js';
 import { toMicroseconds } from './wording.js';
 import type { World } from './world.js';
 

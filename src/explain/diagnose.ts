@@ -1,7 +1,7 @@
 import type { Endpoint } from '../event/headers.js';
-import type { NameServerTally, Query, Retry } from './dns-lookups.js';
+import type { NameServerTally, Query, Retry } from './exchanges/dns-lookups.js';
 import type { Diagnosis, Evidence, Outcome, Subject } from './finding.js';
-import type { Observation } from './observation.js';
+import type { Observation } from './exchanges/observation.js';
 import type { World } from './world.js';
 
 /** What a diagnosis may look at: one exchange, what is known of the machine, and nothing else. */

@@ -1,12 +1,12 @@
 import { rcodeName } from '../event/dns.js';
 import { TCP_RST } from '../event/headers.js';
-import { isAnswer, isRequest, nounOf, whatOf } from './attempts.js';
+import { isAnswer, isRequest, nounOf, whatOf } from './reading/attempts.js';
 import { blindSpots } from './blindness.js';
 import { passedBy } from './counters.js';
 import type { Case } from './diagnose.js';
 import type { Unexplained } from './finding.js';
-import type { Observation } from './observation.js';
-import { subjectOf } from './subject.js';
+import type { Observation } from './exchanges/observation.js';
+import { subjectOf } from './reading/subject.js';
 import { count, duration, toMicroseconds } from './wording.js';
 
 /**

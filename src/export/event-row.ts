@@ -21,7 +21,7 @@ import {
   TCP_STATES,
 } from '../event/names.js';
 import { POINTS, type PointName } from '../event/point.js';
-import { CHECKSUM_PARTIAL, Observation } from '../explain/observation.js';
+import { CHECKSUM_PARTIAL, Observation } from '../explain/exchanges/observation.js';
 import type { SessionHeader } from '../session/session.js';
 import { isoMicroseconds, realTime } from './clock.js';
 import type { Survey } from './survey.js';

@@ -5,7 +5,7 @@ import { decodeFact, RECORD_EVENT, RECORD_FACT, type Fact } from '../event/fact.
 import { Headers, IPPROTO_TCP, TCP_ACK, TCP_SYN } from '../event/headers.js';
 import { Point, POINTS } from '../event/point.js';
 import type { Evidence } from '../explain/finding.js';
-import { Observation } from '../explain/observation.js';
+import { Observation } from '../explain/exchanges/observation.js';
 import { World } from '../explain/world.js';
 import { eventRow, type EventRow } from '../export/event-row.js';
 import { damageOf } from '../session/records.js';

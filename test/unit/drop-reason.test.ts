@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { reasonAt } from '../../src/explain/drop-reason.js';
+import { reasonAt } from '../../src/explain/reading/drop-reason.js';
 
 test('where a kernel tells no drop reason, the place does, if it drops for one reason alone', () => {
   assert.equal(reasonAt('nf_hook_slow+0x93'), 'NETFILTER_DROP');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { predictRecovery, synGaps } from '../../src/explain/schedule.js';
+import { predictRecovery, synGaps } from '../../src/explain/reading/schedule.js';
 
 test('SYN gaps double, after the linear ones where the kernel has them', () => {
   assert.deepEqual(synGaps(6, 0), [1000, 2000, 4000, 8000, 16000, 32000]);

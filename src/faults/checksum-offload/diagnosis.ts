@@ -1,7 +1,12 @@
-import { alteration, readingsOf, refusedAsInvalid, type Reading } from '../../explain/checksums.js';
+import {
+  alteration,
+  readingsOf,
+  refusedAsInvalid,
+  type Reading,
+} from '../../explain/reading/checksums.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { isAnswer, isRequest, nameOf } from '../../explain/attempts.js';
-import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { isAnswer, isRequest, nameOf } from '../../explain/reading/attempts.js';
+import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type {
   Claim,
   Confidence,
@@ -9,8 +14,8 @@ import type {
   FindingAttempt,
   RuledOut,
 } from '../../explain/finding.js';
-import { IPS_DST_NAT, type Observation } from '../../explain/observation.js';
-import { subjectOf } from '../../explain/subject.js';
+import { IPS_DST_NAT, type Observation } from '../../explain/exchanges/observation.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { duration, hex16 } from '../../explain/wording.js';
 import { IPPROTO_TCP } from '../../event/headers.js';

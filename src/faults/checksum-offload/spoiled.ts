@@ -1,17 +1,17 @@
-import { isAnswer, isRequest } from '../../explain/attempts.js';
+import { isAnswer, isRequest } from '../../explain/reading/attempts.js';
 import {
   CHECKSUM_UNNECESSARY,
   isBad,
   readingsOf,
   refusedAsInvalid,
   type Reading,
-} from '../../explain/checksums.js';
+} from '../../explain/reading/checksums.js';
 import type { Case } from '../../explain/diagnose.js';
 import { sameChecksum } from '../../event/checksum.js';
 import { AT } from '../../event/cursor.js';
 import { IPPROTO_UDP } from '../../event/headers.js';
-import { isReset, packetNoun } from '../../explain/fates.js';
-import type { Observation } from '../../explain/observation.js';
+import { isReset, packetNoun } from '../../explain/reading/fates.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
 import type { Known } from '../../explain/world.js';
 
 /** A packet whose checksum went wrong between two places. */

@@ -1,11 +1,11 @@
-import { isAnswer, isRequest, nameOf, whatOf } from '../../explain/attempts.js';
+import { isAnswer, isRequest, nameOf, whatOf } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { dropText, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
-import { flowText, IPS_NAT_CLASH, tupleText } from '../../explain/insertion.js';
-import { IPS_CONFIRMED, type Observation } from '../../explain/observation.js';
-import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/repeats.js';
-import { subjectOf } from '../../explain/subject.js';
+import { flowText, IPS_NAT_CLASH, tupleText } from '../../explain/reading/insertion.js';
+import { IPS_CONFIRMED, type Observation } from '../../explain/exchanges/observation.js';
+import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/reading/repeats.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { duration, shortDuration } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';

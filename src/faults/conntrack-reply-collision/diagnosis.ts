@@ -10,11 +10,11 @@ import {
   translatedClaim,
   unknownWinnerText,
   verdictOf,
-} from '../../explain/collision.js';
+} from '../../explain/reading/collision.js';
 import type { Diagnoser } from '../../explain/diagnose.js';
-import { evidenceOf, outcomeText } from '../../explain/fates.js';
-import { repeatOf, repeatText } from '../../explain/repeats.js';
-import { sourceNatRuleOf } from '../../explain/source-nat.js';
+import { evidenceOf, outcomeText } from '../../explain/reading/fates.js';
+import { repeatOf, repeatText } from '../../explain/reading/repeats.js';
+import { sourceNatRuleOf } from '../../explain/reading/source-nat.js';
 import { count } from '../../explain/wording.js';
 import { remedies } from './remedies.js';
 

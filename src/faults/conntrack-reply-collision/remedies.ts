@@ -1,5 +1,5 @@
 import type { Remedy } from '../../explain/finding.js';
-import { chooseAtRandom, NO_UPGRADE } from '../../explain/source-nat.js';
+import { chooseAtRandom, NO_UPGRADE } from '../../explain/reading/source-nat.js';
 
 /**
  * What keeps lookups of two clients from being translated to one tuple.

@@ -1,10 +1,10 @@
-import { isRequest, nameOf } from '../../explain/attempts.js';
+import { isRequest, nameOf } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { dropText, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, Evidence, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/repeats.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/reading/repeats.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { count, duration } from '../../explain/wording.js';
 import type { Known } from '../../explain/world.js';
 import { remedies } from './remedies.js';

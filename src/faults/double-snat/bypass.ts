@@ -1,4 +1,4 @@
-import { nameOf } from '../../explain/attempts.js';
+import { nameOf } from '../../explain/reading/attempts.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { BypassReason, Evidence } from '../../explain/finding.js';
 import { identity, type Crossing } from './crossing.js';

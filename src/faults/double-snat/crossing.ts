@@ -7,8 +7,8 @@ import {
   IPS_SRC_NAT,
   type Conntrack,
   type Observation,
-} from '../../explain/observation.js';
-import { isRequest } from '../../explain/attempts.js';
+} from '../../explain/exchanges/observation.js';
+import { isRequest } from '../../explain/reading/attempts.js';
 
 /** How one SYN crossed, or failed to cross, the tunnel: the events that matter and what they show. */
 export interface Crossing {

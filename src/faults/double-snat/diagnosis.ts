@@ -7,9 +7,9 @@ import type {
   FindingAttempt,
   RuledOut,
 } from '../../explain/finding.js';
-import { IPS_SRC_NAT, type Observation } from '../../explain/observation.js';
-import { nameOf, nounOf, whatOf } from '../../explain/attempts.js';
-import { subjectOf } from '../../explain/subject.js';
+import { IPS_SRC_NAT, type Observation } from '../../explain/exchanges/observation.js';
+import { nameOf, nounOf, whatOf } from '../../explain/reading/attempts.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { bypassOf } from './bypass.js';
 import type { Defect } from './defect.js';

@@ -1,7 +1,7 @@
 import type { SnatPath } from '../../event/fact.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { Prediction } from '../../explain/finding.js';
-import { predictRecovery, synGaps } from '../../explain/schedule.js';
+import { predictRecovery, synGaps } from '../../explain/reading/schedule.js';
 import type { Crossing } from './crossing.js';
 import { needsNoMark } from './rules.js';
 import { toMicroseconds } from '../../explain/wording.js';

@@ -1,11 +1,11 @@
-import { nameOf } from '../../explain/attempts.js';
+import { nameOf } from '../../explain/reading/attempts.js';
 import { blindSpots } from '../../explain/blindness.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { attemptsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { attemptsOf, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim } from '../../explain/finding.js';
-import { resolverTimeline } from '../../explain/resolver.js';
-import { subjectOf } from '../../explain/subject.js';
-import { deliveredAttempts } from '../../explain/trips.js';
+import { resolverTimeline } from '../../explain/reading/resolver.js';
+import { subjectOf } from '../../explain/reading/subject.js';
+import { deliveredAttempts } from '../../explain/reading/trips.js';
 import { place } from '../../explain/unexplained.js';
 import { count, duration } from '../../explain/wording.js';
 import { lossesOf, type Loss } from './losses.js';

@@ -1,7 +1,7 @@
 import { expectedOuterChecksum } from '../../event/checksum.js';
-import { isAnswer, isRequest } from '../../explain/attempts.js';
+import { isAnswer, isRequest } from '../../explain/reading/attempts.js';
 import type { Case } from '../../explain/diagnose.js';
-import { CHECKSUM_PARTIAL, type Observation } from '../../explain/observation.js';
+import { CHECKSUM_PARTIAL, type Observation } from '../../explain/exchanges/observation.js';
 
 /** A packet that left a traced namespace in good order and was not seen again. */
 export interface Loss {

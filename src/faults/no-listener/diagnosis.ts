@@ -1,5 +1,5 @@
 import { formatEndpoint, IPPROTO_TCP } from '../../event/headers.js';
-import { isRequest } from '../../explain/attempts.js';
+import { isRequest } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import {
   attemptsOf,
@@ -9,10 +9,10 @@ import {
   isReset,
   outcomeText,
   packetNoun,
-} from '../../explain/fates.js';
+} from '../../explain/reading/fates.js';
 import type { Claim, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 
 /** How soon after its SYN a stack’s RST leaves, ns (tcp_v4_send_reset comes before the drop). */

@@ -1,5 +1,5 @@
 import type { DroppingRule } from '../../event/fact.js';
-import { refusedAsInvalid } from '../../explain/checksums.js';
+import { refusedAsInvalid } from '../../explain/reading/checksums.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import {
   attemptsOf,
@@ -9,10 +9,10 @@ import {
   isReset,
   outcomeText,
   packetNoun,
-} from '../../explain/fates.js';
+} from '../../explain/reading/fates.js';
 import type { Claim, Evidence, Remedy, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { duration } from '../../explain/wording.js';
 import {
   candidates,

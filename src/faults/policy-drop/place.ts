@@ -1,8 +1,12 @@
 import type { DroppingRule, RulesFact } from '../../event/fact.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { Known } from '../../explain/world.js';
-import { IPS_CONFIRMED, IPS_SRC_NAT_DONE, type Observation } from '../../explain/observation.js';
-import { meets, type Hook, type Meets } from '../../explain/rule-match.js';
+import {
+  IPS_CONFIRMED,
+  IPS_SRC_NAT_DONE,
+  type Observation,
+} from '../../explain/exchanges/observation.js';
+import { meets, type Hook, type Meets } from '../../explain/reading/rule-match.js';
 
 /** IPS_DST_NAT_DONE, include/uapi/linux/netfilter/nf_conntrack_common.h: nat/PREROUTING or OUTPUT is behind it */
 const IPS_DST_NAT_DONE = 1 << 8;

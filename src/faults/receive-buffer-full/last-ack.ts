@@ -1,9 +1,15 @@
 import { formatEndpoint } from '../../event/headers.js';
 import type { Case } from '../../explain/diagnose.js';
-import { attemptsOf, dropText, dropsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
+import {
+  attemptsOf,
+  dropText,
+  dropsOf,
+  evidenceOf,
+  outcomeText,
+} from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { count, duration } from '../../explain/wording.js';
 import { riseAround } from './counters.js';
 import { listenQueueRemedies } from './remedies.js';

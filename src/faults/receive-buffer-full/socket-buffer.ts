@@ -1,12 +1,18 @@
 import { formatEndpoint, IPPROTO_UDP } from '../../event/headers.js';
-import { isAnswer, isRequest, nameOf } from '../../explain/attempts.js';
+import { isAnswer, isRequest, nameOf } from '../../explain/reading/attempts.js';
 import type { Case } from '../../explain/diagnose.js';
-import { dropText, dropsOf, evidenceOf, outcomeText, packetNoun } from '../../explain/fates.js';
+import {
+  dropText,
+  dropsOf,
+  evidenceOf,
+  outcomeText,
+  packetNoun,
+} from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/repeats.js';
-import { resolverTimeline } from '../../explain/resolver.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/reading/repeats.js';
+import { resolverTimeline } from '../../explain/reading/resolver.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { duration } from '../../explain/wording.js';
 import { riseAround } from './counters.js';

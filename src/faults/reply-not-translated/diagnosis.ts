@@ -1,13 +1,23 @@
 import { formatEndpoint } from '../../event/headers.js';
-import { isAnswer, isRequest } from '../../explain/attempts.js';
+import { isAnswer, isRequest } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { attemptsOf, dropText, evidenceOf, isReset, outcomeText } from '../../explain/fates.js';
+import {
+  attemptsOf,
+  dropText,
+  evidenceOf,
+  isReset,
+  outcomeText,
+} from '../../explain/reading/fates.js';
 import type { Claim, Evidence } from '../../explain/finding.js';
-import { IPS_NAT_CLASH } from '../../explain/insertion.js';
-import { IPS_DST_NAT, type Conntrack, type Observation } from '../../explain/observation.js';
-import { resolverTimeline } from '../../explain/resolver.js';
-import { subjectOf } from '../../explain/subject.js';
-import { deliveredAttempts } from '../../explain/trips.js';
+import { IPS_NAT_CLASH } from '../../explain/reading/insertion.js';
+import {
+  IPS_DST_NAT,
+  type Conntrack,
+  type Observation,
+} from '../../explain/exchanges/observation.js';
+import { resolverTimeline } from '../../explain/reading/resolver.js';
+import { subjectOf } from '../../explain/reading/subject.js';
+import { deliveredAttempts } from '../../explain/reading/trips.js';
 import { place } from '../../explain/unexplained.js';
 import type { Way } from './way.js';
 import { remedies } from './remedies.js';

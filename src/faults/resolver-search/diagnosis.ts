@@ -1,12 +1,12 @@
 import { formatEndpoint, TCP_SYN } from '../../event/headers.js';
-import { isAnswer, isRequest } from '../../explain/attempts.js';
+import { isAnswer, isRequest } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Confidence, Diagnosis, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { resolverTimeline, type ResolverTimeline } from '../../explain/resolver.js';
-import { subjectOf } from '../../explain/subject.js';
-import { deliveredAttempts } from '../../explain/trips.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { resolverTimeline, type ResolverTimeline } from '../../explain/reading/resolver.js';
+import { subjectOf } from '../../explain/reading/subject.js';
+import { deliveredAttempts } from '../../explain/reading/trips.js';
 import { duration, toMicroseconds } from '../../explain/wording.js';
 import type { Defect } from './defect.js';
 import { remedies } from './remedies.js';

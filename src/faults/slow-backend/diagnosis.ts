@@ -1,12 +1,12 @@
-import { isRequest, whatOf } from '../../explain/attempts.js';
+import { isRequest, whatOf } from '../../explain/reading/attempts.js';
 import { blindSpots } from '../../explain/blindness.js';
 import type { Case, Diagnoser, Upstream } from '../../explain/diagnose.js';
-import { attemptsOf, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { attemptsOf, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, RuledOut } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { resolverTimeline } from '../../explain/resolver.js';
-import { subjectOf } from '../../explain/subject.js';
-import { deliveredAttempts, tripsOf, type Trip } from '../../explain/trips.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { resolverTimeline } from '../../explain/reading/resolver.js';
+import { subjectOf } from '../../explain/reading/subject.js';
+import { deliveredAttempts, tripsOf, type Trip } from '../../explain/reading/trips.js';
 import { place } from '../../explain/unexplained.js';
 import { toMicroseconds } from '../../explain/wording.js';
 

@@ -1,4 +1,4 @@
-import { nameOf } from '../../explain/attempts.js';
+import { nameOf } from '../../explain/reading/attempts.js';
 import {
   ageOf,
   collisionOf,
@@ -13,14 +13,14 @@ import {
   unknownWinnerText,
   verdictOf,
   type Collision,
-} from '../../explain/collision.js';
+} from '../../explain/reading/collision.js';
 import type { Case, Diagnoser, Rival } from '../../explain/diagnose.js';
-import { evidenceOf, outcomeText } from '../../explain/fates.js';
+import { evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Prediction, RuledOut } from '../../explain/finding.js';
-import { flowText } from '../../explain/insertion.js';
-import { repeatOf, repeatText } from '../../explain/repeats.js';
-import { synGaps } from '../../explain/schedule.js';
-import { sourceNatRuleOf } from '../../explain/source-nat.js';
+import { flowText } from '../../explain/reading/insertion.js';
+import { repeatOf, repeatText } from '../../explain/reading/repeats.js';
+import { synGaps } from '../../explain/reading/schedule.js';
+import { sourceNatRuleOf } from '../../explain/reading/source-nat.js';
 import { duration, toMicroseconds } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { heldPorts, type HeldPorts } from './held-ports.js';

@@ -1,7 +1,7 @@
-import type { Collision } from '../../explain/collision.js';
+import type { Collision } from '../../explain/reading/collision.js';
 import type { Case, Rival } from '../../explain/diagnose.js';
 import type { Evidence } from '../../explain/finding.js';
-import { portsFor, type KnownRule } from '../../explain/source-nat.js';
+import { portsFor, type KnownRule } from '../../explain/reading/source-nat.js';
 import { count } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';
 

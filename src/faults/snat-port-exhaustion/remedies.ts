@@ -2,8 +2,8 @@ import { isIPv6 } from 'node:net';
 import type { SourceNatRule } from '../../event/fact.js';
 import { IPPROTO_UDP } from '../../event/headers.js';
 import type { Remedy } from '../../explain/finding.js';
-import type { Conntrack, Observation } from '../../explain/observation.js';
-import { chooseAtRandom, NO_UPGRADE } from '../../explain/source-nat.js';
+import type { Conntrack, Observation } from '../../explain/exchanges/observation.js';
+import { chooseAtRandom, NO_UPGRADE } from '../../explain/reading/source-nat.js';
 
 /**
  * @param rule that chooses the port; null where not known

@@ -1,16 +1,16 @@
 import { formatEndpoint } from '../../event/headers.js';
-import { isAnswer, isRequest, nameOf } from '../../explain/attempts.js';
+import { isAnswer, isRequest, nameOf } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim } from '../../explain/finding.js';
 import {
   IPS_CONFIRMED,
   IPS_DST_NAT,
   type Conntrack,
   type Observation,
-} from '../../explain/observation.js';
-import { resolverTimeline } from '../../explain/resolver.js';
-import { subjectOf } from '../../explain/subject.js';
+} from '../../explain/exchanges/observation.js';
+import { resolverTimeline } from '../../explain/reading/resolver.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import type { Known } from '../../explain/world.js';
 import type { RulesFact } from '../../event/fact.js';
 import { count, duration } from '../../explain/wording.js';

@@ -1,10 +1,10 @@
-import { nameOf } from '../../explain/attempts.js';
+import { nameOf } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
-import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/fates.js';
+import { attemptsOf, dropText, evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Confidence } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { routesTo } from '../../explain/routes.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { routesTo } from '../../explain/reading/routes.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { duration } from '../../explain/wording.js';
 import { remedies } from './remedies.js';

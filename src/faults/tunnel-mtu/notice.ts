@@ -1,7 +1,7 @@
 import type { Case } from '../../explain/diagnose.js';
-import { dropText, evidenceOf } from '../../explain/fates.js';
+import { dropText, evidenceOf } from '../../explain/reading/fates.js';
 import type { Evidence } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
 import { place } from '../../explain/unexplained.js';
 
 /** How long before a packet is dropped as too big the error about it is made, ns. */

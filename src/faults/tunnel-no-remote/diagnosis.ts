@@ -1,4 +1,4 @@
-import { isRequest } from '../../explain/attempts.js';
+import { isRequest } from '../../explain/reading/attempts.js';
 import type { Case, Diagnoser } from '../../explain/diagnose.js';
 import {
   attemptsOf,
@@ -7,11 +7,11 @@ import {
   evidenceOf,
   outcomeText,
   packetNoun,
-} from '../../explain/fates.js';
+} from '../../explain/reading/fates.js';
 import type { Claim, Remedy } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { routesTo, type Route } from '../../explain/routes.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { routesTo, type Route } from '../../explain/reading/routes.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { duration } from '../../explain/wording.js';
 
 type Defect = 'no-fdb-entry' | 'no-neighbour' | 'no-route' | 'peer-unresolved';

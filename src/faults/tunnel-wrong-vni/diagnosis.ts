@@ -6,10 +6,10 @@ import {
   evidenceOf,
   outcomeText,
   packetNoun,
-} from '../../explain/fates.js';
+} from '../../explain/reading/fates.js';
 import type { Claim } from '../../explain/finding.js';
-import type { Observation } from '../../explain/observation.js';
-import { subjectOf } from '../../explain/subject.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
+import { subjectOf } from '../../explain/reading/subject.js';
 import { count, duration } from '../../explain/wording.js';
 
 type Defect = 'vni-unknown' | 'port-unknown';

@@ -1,8 +1,8 @@
-import { AT } from '../event/cursor.js';
-import { formatEndpoint, keyEndpoints, reverseKey, tupleKey } from '../event/headers.js';
-import type { Case } from './diagnose.js';
-import type { Subject } from './finding.js';
-import { IPS_DST_NAT } from './observation.js';
+import { AT } from '../../event/cursor.js';
+import { formatEndpoint, keyEndpoints, reverseKey, tupleKey } from '../../event/headers.js';
+import type { Case } from '../diagnose.js';
+import type { Subject } from '../finding.js';
+import { IPS_DST_NAT } from '../exchanges/observation.js';
 
 /** Who talked to whom, as far as an exchange's events tell. */
 export function subjectOf(exchange: Case): Subject {

@@ -1,10 +1,10 @@
-import { TCP_RST } from '../event/headers.js';
+import { TCP_RST } from '../../event/headers.js';
 import { isAnswer, isRequest, nounOf, whatOf } from './attempts.js';
-import type { Case } from './diagnose.js';
-import type { Evidence, FindingAttempt } from './finding.js';
-import type { Observation } from './observation.js';
-import { place } from './unexplained.js';
-import { duration, toMicroseconds } from './wording.js';
+import type { Case } from '../diagnose.js';
+import type { Evidence, FindingAttempt } from '../finding.js';
+import type { Observation } from '../exchanges/observation.js';
+import { place } from '../unexplained.js';
+import { duration, toMicroseconds } from '../wording.js';
 
 /** The drops of an exchange's packets (requests, answers, RSTs, data; no ICMP) whose reason's name matches. */
 export function dropsOf(exchange: Case, reason: RegExp): Observation[] {

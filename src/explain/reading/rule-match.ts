@@ -1,7 +1,12 @@
-import type { DroppingRule, RuleCondition } from '../event/fact.js';
-import type { Endpoint } from '../event/headers.js';
-import { IPS_CONFIRMED, IPS_DST_NAT, IPS_SEEN_REPLY, IPS_SRC_NAT } from './observation.js';
-import type { Observation } from './observation.js';
+import type { DroppingRule, RuleCondition } from '../../event/fact.js';
+import type { Endpoint } from '../../event/headers.js';
+import {
+  IPS_CONFIRMED,
+  IPS_DST_NAT,
+  IPS_SEEN_REPLY,
+  IPS_SRC_NAT,
+} from '../exchanges/observation.js';
+import type { Observation } from '../exchanges/observation.js';
 
 /** Does a packet meet a rule's conditions? `maybe`: some cannot be judged from its event. */
 export type Meets = 'yes' | 'no' | 'maybe';

@@ -1,5 +1,5 @@
-import type { Cursor } from '../event/cursor.js';
-import type { Headers } from '../event/headers.js';
+import type { Cursor } from '../../event/cursor.js';
+import type { Headers } from '../../event/headers.js';
 import type { Exchange } from './exchange.js';
 
 /** What the explainer's loop hands to the trackers: one event, not yet copied. */

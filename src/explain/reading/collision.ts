@@ -1,13 +1,13 @@
-import { formatEndpoint } from '../event/headers.js';
+import { formatEndpoint } from '../../event/headers.js';
 import { isRequest, nameOf } from './attempts.js';
-import type { Case, Rival } from './diagnose.js';
+import type { Case, Rival } from '../diagnose.js';
 import { dropText, evidenceOf } from './fates.js';
-import type { Claim, Diagnosis, RuledOut } from './finding.js';
+import type { Claim, Diagnosis, RuledOut } from '../finding.js';
 import { enteredAt, failedInsertions, flowText, tupleText } from './insertion.js';
-import { IPS_DST_NAT, type Observation } from './observation.js';
+import { IPS_DST_NAT, type Observation } from '../exchanges/observation.js';
 import { attemptsUpToAnswer, repeatOf } from './repeats.js';
 import { subjectOf } from './subject.js';
-import { duration, shortDuration } from './wording.js';
+import { duration, shortDuration } from '../wording.js';
 
 /** How long after the drop the winner's packet may show that its entry is in the table, ns. */
 export const SHOWN = 10e6;

@@ -1,5 +1,5 @@
-import { AT } from '../event/cursor.js';
-import { readDns, type DnsMessage } from '../event/dns.js';
+import { AT } from '../../event/cursor.js';
+import { readDns, type DnsMessage } from '../../event/dns.js';
 import {
   IPPROTO_UDP,
   Headers,
@@ -7,10 +7,10 @@ import {
   tupleKey,
   TUPLE_PROTOCOL,
   type Endpoint,
-} from '../event/headers.js';
-import { POINTS, type PointName } from '../event/point.js';
-import type { Evidence } from './finding.js';
-import type { World } from './world.js';
+} from '../../event/headers.js';
+import { POINTS, type PointName } from '../../event/point.js';
+import type { Evidence } from '../finding.js';
+import type { World } from '../world.js';
 
 /** enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h */
 export const IPS_SEEN_REPLY = 1 << 1;

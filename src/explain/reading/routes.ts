@@ -1,7 +1,7 @@
-import type { DeviceFact } from '../event/fact.js';
-import type { Evidence } from './finding.js';
+import type { DeviceFact } from '../../event/fact.js';
+import type { Evidence } from '../finding.js';
 import { numberOf } from './rule-match.js';
-import type { World } from './world.js';
+import type { World } from '../world.js';
 
 /** A route of the main table that leads to an address. */
 export interface Route {

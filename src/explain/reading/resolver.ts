@@ -1,8 +1,8 @@
-import { rcodeName, typeName } from '../event/dns.js';
-import { formatEndpoint } from '../event/headers.js';
+import { rcodeName, typeName } from '../../event/dns.js';
+import { formatEndpoint } from '../../event/headers.js';
 import { isRequest } from './attempts.js';
-import type { Case } from './diagnose.js';
-import { duration, toMicroseconds } from './wording.js';
+import type { Case } from '../diagnose.js';
+import { duration, toMicroseconds } from '../wording.js';
 
 /** One packet of a lookup on its way out of the client. */
 export interface Send {

@@ -1,7 +1,7 @@
-import { typeName } from '../event/dns.js';
-import { TCP_ACK, TCP_SYN } from '../event/headers.js';
-import type { Case } from './diagnose.js';
-import type { Observation } from './observation.js';
+import { typeName } from '../../event/dns.js';
+import { TCP_ACK, TCP_SYN } from '../../event/headers.js';
+import type { Case } from '../diagnose.js';
+import type { Observation } from '../exchanges/observation.js';
 
 /** Is it one of the exchange's own requests (a SYN, a query), rather than an answer? */
 export function isRequest(o: Observation): boolean {

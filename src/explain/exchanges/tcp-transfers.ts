@@ -1,5 +1,5 @@
-import { AT, type Cursor } from '../event/cursor.js';
-import { Point } from '../event/point.js';
+import { AT, type Cursor } from '../../event/cursor.js';
+import { Point } from '../../event/point.js';
 import {
   IPPROTO_TCP,
   IPPROTO_UDP,
@@ -8,8 +8,8 @@ import {
   TCP_SYN,
   tupleKey,
   type Layer,
-} from '../event/headers.js';
-import { BoundedMap } from './bounded-map.js';
+} from '../../event/headers.js';
+import { BoundedMap } from '../bounded-map.js';
 import { Exchange } from './exchange.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 

@@ -1,5 +1,5 @@
-import { AT } from '../event/cursor.js';
-import { questionKey, readDns, type DnsMessage } from '../event/dns.js';
+import { AT } from '../../event/cursor.js';
+import { questionKey, readDns, type DnsMessage } from '../../event/dns.js';
 import {
   formatEndpoint,
   keyEndpoints,
@@ -9,9 +9,9 @@ import {
   TCP_SYN,
   tupleKey,
   type Layer,
-} from '../event/headers.js';
-import { Point } from '../event/point.js';
-import { BoundedMap } from './bounded-map.js';
+} from '../../event/headers.js';
+import { Point } from '../../event/point.js';
+import { BoundedMap } from '../bounded-map.js';
 import { Exchange, netnsOfPlace, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import { RecentKeys } from './recent-keys.js';

@@ -1,11 +1,11 @@
-import { formatEndpoint } from '../event/headers.js';
-import type { Case } from './diagnose.js';
+import { formatEndpoint } from '../../event/headers.js';
+import type { Case } from '../diagnose.js';
 import {
   IPS_CONFIRMED,
   IPS_SRC_NAT_DONE,
   type Conntrack,
   type Observation,
-} from './observation.js';
+} from '../exchanges/observation.js';
 
 /** enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h */
 const IPS_DST_NAT_DONE = 1 << 8;

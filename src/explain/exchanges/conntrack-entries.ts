@@ -1,5 +1,5 @@
-import { AT, type Cursor } from '../event/cursor.js';
-import { keyEndpoints, tupleKey, TUPLE_PROTOCOL } from '../event/headers.js';
+import { AT, type Cursor } from '../../event/cursor.js';
+import { keyEndpoints, tupleKey, TUPLE_PROTOCOL } from '../../event/headers.js';
 import { IPS_CONFIRMED } from './observation.js';
 
 /** Entries remembered; the oldest is forgotten first. */

@@ -1,6 +1,6 @@
-import type { SourceNatRule } from '../event/fact.js';
-import type { Evidence, Remedy } from './finding.js';
-import type { Observation } from './observation.js';
+import type { SourceNatRule } from '../../event/fact.js';
+import type { Evidence, Remedy } from '../finding.js';
+import type { Observation } from '../exchanges/observation.js';
 import { meets } from './rule-match.js';
 
 /** The rule that translated a flow's source. */

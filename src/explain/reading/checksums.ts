@@ -3,11 +3,11 @@ import {
   expectedOuterChecksum,
   sameChecksum,
   unfinishedChecksum,
-} from '../event/checksum.js';
-import { AT } from '../event/cursor.js';
-import { IPPROTO_TCP, IPPROTO_UDP, type Layer } from '../event/headers.js';
-import type { DroppingRule } from '../event/fact.js';
-import { CHECKSUM_PARTIAL, type Observation } from './observation.js';
+} from '../../event/checksum.js';
+import { AT } from '../../event/cursor.js';
+import { IPPROTO_TCP, IPPROTO_UDP, type Layer } from '../../event/headers.js';
+import type { DroppingRule } from '../../event/fact.js';
+import { CHECKSUM_PARTIAL, type Observation } from '../exchanges/observation.js';
 import { meets } from './rule-match.js';
 
 /** The device says that it is right, and nobody verifies it again (include/linux/skbuff.h). */

@@ -1,8 +1,8 @@
-import type { Cursor } from '../event/cursor.js';
-import { Point } from '../event/point.js';
-import type { Outcome, Subject } from './finding.js';
+import type { Cursor } from '../../event/cursor.js';
+import { Point } from '../../event/point.js';
+import type { Outcome, Subject } from '../finding.js';
 import { Observation } from './observation.js';
-import type { World } from './world.js';
+import type { World } from '../world.js';
 
 /** Where one record of an exchange stands in its arena. */
 interface Entry {

@@ -1,8 +1,8 @@
-import type { Case } from './diagnose.js';
+import type { Case } from '../diagnose.js';
 import { attemptsOf } from './fates.js';
-import type { FindingAttempt } from './finding.js';
-import type { Observation } from './observation.js';
-import { duration } from './wording.js';
+import type { FindingAttempt } from '../finding.js';
+import type { Observation } from '../exchanges/observation.js';
+import { duration } from '../wording.js';
 
 /** The next attempt (from 1) that sends the same message as attempt `n`, and how long after it; null: none. */
 export function repeatOf(exchange: Case, n: number): { n: number; afterMs: number } | null {

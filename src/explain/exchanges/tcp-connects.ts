@@ -1,4 +1,4 @@
-import { AT, type Cursor } from '../event/cursor.js';
+import { AT, type Cursor } from '../../event/cursor.js';
 import {
   reverseKey,
   sourceKey,
@@ -7,9 +7,9 @@ import {
   TCP_SYN,
   tupleKey,
   type Layer,
-} from '../event/headers.js';
-import { Point } from '../event/point.js';
-import { BoundedMap } from './bounded-map.js';
+} from '../../event/headers.js';
+import { Point } from '../../event/point.js';
+import { BoundedMap } from '../bounded-map.js';
 import { Exchange, placeOf } from './exchange.js';
 import { IPS_DST_NAT, IPS_SRC_NAT } from './observation.js';
 import { RecentKeys } from './recent-keys.js';

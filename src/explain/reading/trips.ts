@@ -1,7 +1,7 @@
 import { isAnswer, isRequest } from './attempts.js';
 import { isAcceptable } from './checksums.js';
-import type { Case } from './diagnose.js';
-import type { Observation } from './observation.js';
+import type { Case } from '../diagnose.js';
+import type { Observation } from '../exchanges/observation.js';
 
 /** One question's way to the server that answers it and back, as far as it was seen. */
 export interface Trip {
