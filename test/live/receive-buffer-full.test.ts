@@ -55,8 +55,9 @@ describe('a socket without room', { concurrency: 2 }, () => {
     test(`nobody comes to accept(), the accept queue is full: ${JSON.stringify(settings)}`, async () => {
       const report = await faultLab('receive-buffer-full', { full: 'accept-queue', ...settings });
       for (const finding of assertFull(report, 'accept-queue', 'likely')) {
+        // the socket itself is looked at now and then: it may have room again by then
         assert.deepEqual(
-          finding.chain.map((claim) => claim.claim),
+          finding.chain.flatMap(({ claim }) => (claim === 'socket' ? [] : claim)),
           ['arrived', 'ignored', 'accept-queue-full', 'room-again'],
         );
         assert.match(finding.summary, /TcpExtListenOverflows|accept queue/);
