@@ -18,7 +18,7 @@ import {
 import { planPoints } from './plan.js';
 import { Ring } from './ring.js';
 
-const RING_BYTES = 16 << 20;
+const RING_BYTES = 32 << 20;
 const TUNNEL_KINDS = { vxlan: 1, geneve: 2 } as const;
 const USUAL_TUNNEL_PORTS = [
   ['vxlan', 4789],
@@ -31,7 +31,7 @@ export interface ProbeOptions {
   filter?: string | undefined;
   /** only events of namespaces given to allowNetns() */
   netnsOnly?: boolean;
-  /** size of the ring, a power of two; 16 MiB by default */
+  /** size of the ring, a power of two; 32 MiB by default */
   ringBytes?: number;
 }
 

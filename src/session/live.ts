@@ -45,7 +45,7 @@ export interface TraceOptions {
   filter?: string | undefined;
   /** names of network namespaces; absent: all, also those that appear later */
   netns?: string[] | undefined;
-  /** size of the ring, a power of two; 16 MiB by default */
+  /** size of the ring, a power of two; 32 MiB by default */
   ringBytes?: number | undefined;
   /** the node's other facts; HostWatch by default, null: none */
   host?: ((namespaces: () => Namespace[]) => HostSource) | null;
