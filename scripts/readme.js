@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * Fills the README's tables from the faults themselves: `<!-- NAME -->` … `<!-- /NAME -->`.
- * With --check it changes nothing and exits 1 when the README is stale.
+ * Fills the tables of README.md and docs/labs.md from the faults themselves: `<!-- NAME -->` …
+ * `<!-- /NAME -->`. With --check it changes nothing and exits 1 when one of them is stale.
  */
 import * as fs from 'node:fs';
 import process from 'node:process';
@@ -25,7 +25,7 @@ const parts = {
 parts.labs = faults
   .map(
     ({ lab }) =>
-      `### \`skbwhy lab ${lab.name}\`\n\n${lab.title}\n\n` +
+      `## \`skbwhy lab ${lab.name}\`\n\n${lab.title}\n\n` +
       table(
         ['key', 'default', 'is'],
         lab.settings.map(({ key, unit, default: value, values, help }) => [
@@ -37,18 +37,26 @@ parts.labs = faults
   )
   .join('\n\n');
 
-const before = fs.readFileSync('README.md', 'utf8');
-let after = before;
-for (const [name, text] of Object.entries(parts)) {
-  const [open, close] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
-  const [from, to] = [after.indexOf(open), after.indexOf(close)];
-  if (from < 0 || to < from) throw new Error(`README.md has no place for ${name}`);
-  after = `${after.slice(0, from + open.length)}\n\n${text}\n\n${after.slice(to)}`;
-}
 const settings = JSON.parse(fs.readFileSync('.prettierrc.json', 'utf8'));
-after = await format(after, { ...settings, parser: 'markdown' });
-if (after !== before && process.argv.includes('--check')) {
-  console.error('README.md is stale: npm run readme');
+const stale = [];
+for (const [page, names] of Object.entries({
+  'README.md': ['verdicts'],
+  'docs/labs.md': ['labs'],
+})) {
+  const before = fs.readFileSync(page, 'utf8');
+  let after = before;
+  for (const name of names) {
+    const [open, close] = [`<!-- ${name} -->`, `<!-- /${name} -->`];
+    const [from, to] = [after.indexOf(open), after.indexOf(close)];
+    if (from < 0 || to < from) throw new Error(`${page} has no place for ${name}`);
+    after = `${after.slice(0, from + open.length)}\n\n${parts[name]}\n\n${after.slice(to)}`;
+  }
+  after = await format(after, { ...settings, parser: 'markdown' });
+  if (after === before) continue;
+  stale.push(page);
+  if (!process.argv.includes('--check')) fs.writeFileSync(page, after);
+}
+if (stale.length > 0 && process.argv.includes('--check')) {
+  console.error(`stale: ${stale.join(', ')}; npm run readme`);
   process.exit(1);
 }
-fs.writeFileSync('README.md', after);
