@@ -165,8 +165,8 @@ function staleEntry(exchange: Case): Stale | null {
     const now = latest && latest.backend !== backend ? latest : null;
     const known = seen.world.rules(seen.netns);
     const led = known?.fact.destinations?.includes(hostOf(backend));
-    // Rules that still lead there (read since) make it a backend like others, if a dead one.
-    if (led === true && (!now || known!.time >= now.time)) continue;
+    // Rules that lead there make it a backend like others, if a dead one: a change of them is told soon.
+    if (led === true) continue;
     const rules = led === false ? known : null;
     if (!rules && !now) continue;
     const attempts = new Set(same.map((o) => o.attempt));
