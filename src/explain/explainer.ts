@@ -54,6 +54,18 @@ const EVENT_TUNNEL = 32;
 const EVENT_THINNED = 64;
 /** TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV (include/net/tcp_states.h): before a connection stands */
 const OPENING: ReadonlySet<number> = new Set([2, 3, 7, 10, 12]);
+/** Data that was there already, or that nobody wants any more (include/net/dropreason-core.h). */
+const NO_LOSS: ReadonlySet<string> = new Set([
+  'QUEUE_PURGE',
+  'TCP_ACK_UNSENT_DATA',
+  'TCP_CLOSE',
+  'TCP_FIN',
+  'TCP_OFOMERGE',
+  'TCP_OLD_ACK',
+  'TCP_OLD_DATA',
+  'TCP_OLD_SEQUENCE',
+  'TCP_RESET',
+]);
 /** what a diagnosis knows about, unless it says so */
 const MOST_KINDS: readonly Subject['kind'][] = ['tcp-connect', 'dns-lookup'];
 const DNS_PORT = 53;
@@ -317,6 +329,9 @@ export class Explainer implements Registry {
     if (!tunnel) this.sources[session]!.entries.see(cursor, session, time);
     const seen: Seen = { cursor, headers, session, time, point, tunnel };
     if ((cursor.flags & EVENT_THINNED) !== 0) {
+      const { reasons } = this.sources[session]!.header;
+      if (point === Point['packet.drop'] && NO_LOSS.has(reasons[cursor.u32(AT.reason)] ?? ''))
+        return;
       this.transfers.packet(seen);
       if (quoted.version !== 0 && quoted.protocol === IPPROTO_UDP) this.dns.error(seen);
       return;

@@ -95,8 +95,8 @@ export class TcpTransfers implements Tracker {
             flowOf(tupleKey(bytes, cursor.base + AT.original)),
             flowOf(tupleKey(bytes, cursor.base + AT.reply)),
           ];
-    let transfer = this.byFlow.get(key);
-    for (const other of others) transfer ??= this.byFlow.get(other);
+    let transfer = this.underWay(key, time);
+    for (const other of others) transfer ??= this.underWay(other, time);
     transfer ??= this.begin(flow.seq(bytes), cursor.netns, time);
     if (!transfer) return;
     this.alias(transfer, key);
@@ -124,7 +124,7 @@ export class TcpTransfers implements Tracker {
   retransmit(cursor: Cursor, session: number, time: number): void {
     const key = flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']));
     const seq = cursor.u32(AT['socket.seq']);
-    const transfer = this.byFlow.get(key) ?? this.begin(seq, cursor.netns, time);
+    const transfer = this.underWay(key, time) ?? this.begin(seq, cursor.netns, time);
     if (!transfer) return;
     this.alias(transfer, key);
     transfer.sock = cursor.sock;
@@ -153,12 +153,23 @@ export class TcpTransfers implements Tracker {
   expire(now: number): void {
     for (const transfer of this.registry.open) {
       if (!(transfer instanceof Transfer)) continue;
-      const last = transfer.attempts.at(-1)!.startedAt;
-      const before = transfer.attempts.at(-2)?.startedAt;
-      const patience = before === undefined ? PATIENCE : 2 * (last - before) + MARGIN;
-      if (now - Math.max(last, transfer.lastTime) > patience)
-        this.registry.close(transfer, last, 'recovered');
+      this.closeWhenOver(transfer, now);
     }
+  }
+
+  /** The stall of a flow that is not over by then. */
+  private underWay(flow: string, time: number): Transfer | undefined {
+    const transfer = this.byFlow.get(flow);
+    return transfer && !this.closeWhenOver(transfer, time) ? transfer : undefined;
+  }
+
+  private closeWhenOver(transfer: Transfer, now: number): boolean {
+    const last = transfer.attempts.at(-1)!.startedAt;
+    const before = transfer.attempts.at(-2)?.startedAt;
+    const patience = before === undefined ? PATIENCE : 2 * (last - before) + MARGIN;
+    if (now - Math.max(last, transfer.lastTime) <= patience) return false;
+    this.registry.close(transfer, last, 'recovered');
+    return true;
   }
 
   /** Data that vanishes out of sight tells nothing here, however long it takes: any peer may be gone. */
