@@ -131,7 +131,7 @@ class LiveSession implements LiveTrace {
           'netns-missing',
           `there is no network namespace ${name}: \`ip netns list\` shows those with a name`,
         );
-    void this.symbols.load();
+    const symbols = this.symbols.load();
     for (const namespace of found) this.namespaces.set(namespace.inode, namespace);
     for (const { inode, name } of found) this.tell({ fact: 'netns', netns: inode, name });
     if (this.host) this.tellHost(await this.host.start());
@@ -141,6 +141,8 @@ class LiveSession implements LiveTrace {
       } catch (error) {
         if (this.options.netns || !isGone(error)) throw error;
       }
+    // it takes the time of thousands of events, which nobody would read meanwhile
+    await symbols;
     this.probe.start();
     this.losses = this.probe.losses();
     this.nextTick = performance.now() + TICK_MS;
