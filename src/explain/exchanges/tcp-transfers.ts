@@ -53,7 +53,7 @@ class Transfer extends Exchange {
   saw(what: 'sent' | 'dropped', time: number): void {
     const { latest } = this;
     const began = this.attempts.at(-1)!.startedAt;
-    if (latest[what] || (what === 'sent' && time !== began && time - began > AT_ONCE)) {
+    if (latest[what] || (what === 'sent' && time - began > AT_ONCE)) {
       this.attempts.push(attemptAt(time));
       latest.sent = latest.dropped = false;
     }
@@ -151,10 +151,8 @@ export class TcpTransfers implements Tracker {
   }
 
   expire(now: number): void {
-    for (const transfer of this.registry.open) {
-      if (!(transfer instanceof Transfer)) continue;
-      this.closeWhenOver(transfer, now);
-    }
+    for (const transfer of this.registry.open)
+      if (transfer instanceof Transfer) this.closeWhenOver(transfer, now);
   }
 
   /** The stall of a flow that is not over by then. */

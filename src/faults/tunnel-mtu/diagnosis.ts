@@ -53,7 +53,7 @@ export const tunnelMtu: Diagnoser = {
           ? 'Yet it goes on with the same size.'
           : 'So it repeats what cannot pass; what is short passes, which is why the connection could be opened.'),
       cause: `tunnel-mtu/${node}/${where}/${notice.fate}`,
-      ...confidenceOf(exchange, notice, drops),
+      ...confidenceOf(notice),
       subject,
       attempts: attemptsOf(exchange, all),
       bypass: null,
@@ -99,20 +99,15 @@ function narrow(exchange: Case, drop: Observation) {
   return routes.length === 1 ? routes[0]!.device : null;
 }
 
-function confidenceOf(
-  exchange: Case,
-  notice: Notice,
-  drops: readonly Observation[],
-): { confidence: Confidence; loweredFor: string[] } {
+function confidenceOf({ fate }: Notice): { confidence: Confidence; loweredFor: string[] } {
   const loweredFor: string[] = [];
-  if (notice.fate === 'not-seen')
+  if (fate === 'not-seen')
     loweredFor.push(
       'no ICMP error was seen: whether none was made, or it was not recorded, is not known',
     );
-  if (notice.fate === 'lost') loweredFor.push('where the ICMP error got lost was not seen');
-  if (notice.fate === 'received')
+  if (fate === 'lost') loweredFor.push('where the ICMP error got lost was not seen');
+  if (fate === 'received')
     loweredFor.push('why the sender does not heed the ICMP error is not known');
-  if (drops.length < 2) loweredFor.push('it was not seen to be repeated as big');
   return { confidence: loweredFor.length === 0 ? 'proved' : 'likely', loweredFor };
 }
 
