@@ -1,4 +1,5 @@
 import { addressNumber, AT, Cursor } from '../event/cursor.js';
+import { EVENT_THINNED, EVENT_TUNNEL } from '../event/flags.js';
 import {
   Headers,
   IPPROTO_TCP,
@@ -50,8 +51,6 @@ const MAX_KEPT = 1000;
 /** Losses remembered; they are told once a second, and no exchange lasts that long. */
 const MAX_LOSSES = 4096;
 
-const EVENT_TUNNEL = 32;
-const EVENT_THINNED = 64;
 /** TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV (include/net/tcp_states.h): before a connection stands */
 const OPENING: ReadonlySet<number> = new Set([2, 3, 7, 10, 12]);
 /** Data that was there already, or that nobody wants any more (include/net/dropreason-core.h). */

@@ -1,5 +1,6 @@
 import { AT, Cursor } from '../event/cursor.js';
 import type { Tunnel } from '../event/fact.js';
+import { EVENT_TUNNEL } from '../event/flags.js';
 import { Headers, IPPROTO_UDP, keyEndpoints, tupleKey } from '../event/headers.js';
 import type { Diagnoser } from '../explain/diagnose.js';
 import { Explainer } from '../explain/explainer.js';
@@ -31,7 +32,6 @@ export interface Survey {
 }
 
 const DNS = 53;
-const EVENT_TUNNEL = 32;
 
 /** Reads a session once, from start to end; what it keeps does not grow with the healthy traffic. */
 export async function survey(

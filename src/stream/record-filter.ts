@@ -1,10 +1,9 @@
 import ipaddr from 'ipaddr.js';
 import { AT, Cursor } from '../event/cursor.js';
+import { EVENT_TUNNEL } from '../event/flags.js';
 import { Headers, type Layer } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import type { StreamFilter } from './protocol.js';
-
-const EVENT_TUNNEL = 32;
 
 /** Where a tuple keeps its family; see struct tuple in bpf/event.h. */
 const FAMILY = 36;

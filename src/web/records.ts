@@ -2,6 +2,7 @@ import { conversionFrom, type Conversion } from '../event/conversion.js';
 import { AT, Cursor } from '../event/cursor.js';
 import type { DnsMessage } from '../event/dns.js';
 import { decodeFact, RECORD_EVENT, RECORD_FACT, type Fact } from '../event/fact.js';
+import { EVENT_TUNNEL } from '../event/flags.js';
 import { Headers, IPPROTO_TCP, TCP_ACK, TCP_SYN } from '../event/headers.js';
 import { Point, POINTS } from '../event/point.js';
 import type { Evidence } from '../explain/finding.js';
@@ -19,7 +20,6 @@ const RECENT_DROPS = 4096;
 /** Records kept because a finding points to them, bytes; the oldest go first. */
 const EVIDENCE_BYTES = 16 << 20;
 
-const EVENT_TUNNEL = 32;
 const DROP = Point['packet.drop'];
 
 /** A record with its numbers named. */

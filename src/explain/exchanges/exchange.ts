@@ -1,3 +1,4 @@
+import { EVENT_TUNNEL } from '../../event/flags.js';
 import type { Cursor } from '../../event/cursor.js';
 import { Point } from '../../event/point.js';
 import type { Outcome, Subject } from '../finding.js';
@@ -211,7 +212,6 @@ function isSame(a: Attempt, b: Attempt): boolean {
 const MAX_RECORDS = 4096;
 /** A third of what a healthy connect on one node takes: many that fail at once stay small. */
 const ARENA_BYTES = 1024;
-const EVENT_TUNNEL = 32;
 
 /** The namespace of a place. */
 export function netnsOfPlace(place: number): number {

@@ -1,5 +1,6 @@
 import { AT } from '../../event/cursor.js';
 import { readDns, type DnsMessage } from '../../event/dns.js';
+import { EVENT_TUNNEL } from '../../event/flags.js';
 import {
   IPPROTO_UDP,
   Headers,
@@ -22,7 +23,6 @@ export const IPS_SRC_NAT_DONE = 1 << 7;
 /** include/linux/skbuff.h */
 export const CHECKSUM_PARTIAL = 3;
 
-const EVENT_TUNNEL = 32;
 const UNKNOWN = 0xffffffff;
 
 export interface Conntrack {
