@@ -25,6 +25,8 @@ export interface Topology {
   clients: Readonly<Record<string, readonly Purpose[]>>;
   /** role → DNS lookups that it makes beside them */
   lookups?: Readonly<Record<string, readonly PurposefulLookup[]>>;
+  /** what their resolver reads as /etc/resolv.conf; the machine's own if not told */
+  resolvConf?: string;
   /** role → the network card between two of its devices */
   cards?: Readonly<Record<string, Card>>;
   /** role in which a user's command runs */
@@ -41,7 +43,7 @@ export interface Topology {
  */
 export async function build(topology: Topology, signal?: AbortSignal): Promise<RunningLab> {
   const { cables, scripts, servers, clients, lookups = {}, cards = {}, node } = topology;
-  const { nameServers = {}, untraced = [], environment = {} } = topology;
+  const { nameServers = {}, untraced = [], environment = {}, resolvConf } = topology;
   const roles = Object.keys(scripts);
   const namespaces = await Namespaces.create(roles, cables, signal);
   try {
@@ -74,7 +76,10 @@ export async function build(topology: Topology, signal?: AbortSignal): Promise<R
         runClients(namespaces, role, list, runSignal),
       ),
       ...Object.entries(lookups).map(([role, list]) =>
-        runLookups(namespaces, role, list, { signal: runSignal }),
+        runLookups(namespaces, role, list, {
+          signal: runSignal,
+          ...(resolvConf === undefined ? {} : { resolvConf }),
+        }),
       ),
     ]);
     return results.flat();

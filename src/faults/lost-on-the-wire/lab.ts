@@ -1,8 +1,7 @@
-import { runClients, startServer } from '../../lab/endpoints.js';
-import { runLookups, startNameServer } from '../../lab/dns.js';
-import { defineLab, type RunningLab } from '../../lab/lab.js';
-import { Namespaces, type Cable } from '../../lab/namespaces.js';
+import { defineLab } from '../../lab/lab.js';
+import type { Cable } from '../../lab/namespaces.js';
 import type { SettingsOf } from '../../lab/settings.js';
+import { build } from '../../lab/topology.js';
 import { sysctls } from '../../lab/vxlan.js';
 
 const SETTINGS = [
@@ -81,51 +80,35 @@ export const lab = defineLab({
   name: 'lost-on-the-wire',
   title: 'a wire that loses packets where nobody sees it',
   settings: SETTINGS,
-  up,
-});
-
-async function up(settings: WireSettings, signal?: AbortSignal): Promise<RunningLab> {
-  const scripts = scriptsOf(settings);
-  const namespaces = await Namespaces.create(Object.keys(scripts), CABLES, signal);
-  try {
-    await Promise.all(
-      Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
-    );
-    if (settings.protocol === 'dns') await startNameServer(namespaces, 'server');
-    else await startServer(namespaces, 'server', { answer: PORT });
-  } catch (error) {
-    await namespaces.remove();
-    throw error;
-  }
-  const { names } = namespaces;
-  return {
-    namespaces: names,
-    node: names['client']!,
-    traced: [names['client']!, names['node']!, ...(settings.traceServer ? [names['server']!] : [])],
-    run: (runSignal) => {
-      const { clients, resolver } = settings;
-      const purpose = 'faulty';
-      if (settings.protocol === 'tcp') {
-        const connection = { address: SERVER, port: PORT, timeoutMs: 20000, purpose };
-        return runClients(namespaces, 'client', Array(clients).fill(connection), runSignal);
-      }
-      const lookups = Array.from({ length: clients }, (_, i) => ({
-        name: `host${i + 1}.example`,
-        servers: [SERVER],
-        resolver,
-        purpose,
-      }));
-      return runLookups(namespaces, 'client', lookups, {
+  up: (settings, signal) => {
+    const { protocol, clients, resolver, traceServer } = settings;
+    const dns = protocol === 'dns';
+    const purpose = 'faulty';
+    return build(
+      {
+        cables: CABLES,
+        scripts: scriptsOf(settings),
+        servers: dns ? {} : { server: { answer: PORT } },
+        nameServers: dns ? { server: {} } : {},
+        clients: {
+          client: Array.from({ length: dns ? 0 : clients }, () => ({
+            ...{ address: SERVER, port: PORT, timeoutMs: 20000, purpose },
+          })),
+        },
+        lookups: {
+          client: Array.from({ length: dns ? clients : 0 }, (_, i) => ({
+            ...{ name: `host${i + 1}.example`, servers: [SERVER], resolver, purpose },
+          })),
+        },
         resolvConf: `nameserver ${SERVER}\n`,
-        signal: runSignal,
-      });
-    },
-    exec: (command, options) =>
-      namespaces.exec('client', command, { SKBWHY_SERVER: `${SERVER}:${PORT}` }, options),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
-}
+        node: 'client',
+        untraced: ['wire', ...(traceServer ? [] : ['server'])],
+        environment: { SKBWHY_SERVER: `${SERVER}:${PORT}` },
+      },
+      signal,
+    );
+  },
+});
 
 function scriptsOf({ direction, lost, percent }: WireSettings): Record<string, string> {
   const port = `meta l4proto { tcp, udp } th ${direction === 'request' ? 'dport' : 'sport'} ${PORT}`;

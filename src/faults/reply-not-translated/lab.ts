@@ -1,9 +1,8 @@
-import { runClients, startServer } from '../../lab/endpoints.js';
-import { runLookups, startNameServer } from '../../lab/dns.js';
-import { defineLab, type RunningLab } from '../../lab/lab.js';
-import { Namespaces, type Cable } from '../../lab/namespaces.js';
+import { defineLab } from '../../lab/lab.js';
+import type { Cable } from '../../lab/namespaces.js';
 import { serviceRules } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
+import { build } from '../../lab/topology.js';
 import { sysctls } from '../../lab/vxlan.js';
 
 const SETTINGS = [
@@ -55,55 +54,37 @@ export const lab = defineLab({
   name: 'reply-not-translated',
   title: 'a Service whose answers come past the NAT, from the backend’s own address',
   settings: SETTINGS,
-  up,
-});
-
-async function up(settings: ReplySettings, signal?: AbortSignal): Promise<RunningLab> {
-  const scripts = scriptsOf(settings);
-  const namespaces = await Namespaces.create(Object.keys(scripts), CABLES, signal);
-  try {
-    await Promise.all(
-      Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
-    );
-    if (settings.protocol === 'dns') await startNameServer(namespaces, 'server');
-    else await startServer(namespaces, 'server', { answer: SERVICE.port });
-  } catch (error) {
-    await namespaces.remove();
-    throw error;
-  }
-  const { names } = namespaces;
-  return {
-    namespaces: names,
-    node: names['client']!,
-    traced: Object.values(names),
-    run: (runSignal) => {
-      const purpose = settings.way === 'none' ? 'healthy' : 'faulty';
-      if (settings.protocol === 'tcp') {
-        const connection = { ...SERVICE, timeoutMs: 2500, purpose };
-        return runClients(
-          namespaces,
-          'client',
-          Array.from({ length: settings.clients }, () => connection),
-          runSignal,
-        );
-      }
-      const lookups = Array.from({ length: settings.clients }, (_, i) => ({
-        name: `host${i + 1}.example`,
-        servers: [SERVICE.address],
-        resolver: 'system' as const,
-        purpose,
-      }));
-      return runLookups(namespaces, 'client', lookups, {
+  up: (settings, signal) => {
+    const { way, protocol, clients } = settings;
+    const dns = protocol === 'dns';
+    const purpose = way === 'none' ? 'healthy' : 'faulty';
+    return build(
+      {
+        cables: CABLES,
+        scripts: scriptsOf(settings),
+        servers: dns ? {} : { server: { answer: SERVICE.port } },
+        nameServers: dns ? { server: {} } : {},
+        clients: {
+          client: Array.from({ length: dns ? 0 : clients }, () => ({
+            ...{ ...SERVICE, timeoutMs: 2500, purpose },
+          })),
+        },
+        lookups: {
+          client: Array.from({ length: dns ? clients : 0 }, (_, i) => ({
+            name: `host${i + 1}.example`,
+            servers: [SERVICE.address],
+            resolver: 'system' as const,
+            purpose,
+          })),
+        },
         resolvConf: `nameserver ${SERVICE.address}\noptions timeout:1 attempts:2\n`,
-        signal: runSignal,
-      });
-    },
-    exec: (command, options) =>
-      namespaces.exec('client', command, { SKBWHY_SERVICE: `${SERVICE.address}:53` }, options),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
-}
+        node: 'client',
+        environment: { SKBWHY_SERVICE: `${SERVICE.address}:${SERVICE.port}` },
+      },
+      signal,
+    );
+  },
+});
 
 function scriptsOf({ way }: ReplySettings): Record<string, string> {
   const pod = (address: string, more: string) => `
