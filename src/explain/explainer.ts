@@ -108,6 +108,7 @@ interface Published {
 interface Span {
   from: number;
   to: number;
+  unseen: number;
   passed: readonly Passed[];
 }
 
@@ -313,7 +314,9 @@ export class Explainer implements Registry {
   private event(cursor: Cursor, session: number, time: number): void {
     const { point } = cursor;
     if (point === Point['socket.state'] || point === Point['tcp.retransmit']) {
-      const tracker = OPENING.has(cursor.u8(AT.old_state)) ? this.tcp : this.transfers;
+      const opening = OPENING.has(cursor.u8(AT.old_state));
+      if (!opening) this.tcp.stands(cursor.sock);
+      const tracker = opening ? this.tcp : this.transfers;
       if (point === Point['socket.state']) tracker.socketState(cursor, session, time);
       else tracker.retransmit(cursor, session, time);
     } else this.packet(cursor, session, time, point);
@@ -490,6 +493,7 @@ export class Explainer implements Registry {
       const span = {
         from: exchange.startedAt,
         to: exchange.endedAt || exchange.lastTime,
+        unseen: exchange.unseen,
         passed: passedBy(view.observations),
       };
       revisions.set(id, this.publish(id, span, body, revisions.get(id)));
@@ -504,8 +508,8 @@ export class Explainer implements Registry {
    * @returns its revision now
    */
   private publish(id: string, span: Span, body: FindingBody, latest = 0): number {
-    const { from, to, passed } = span;
-    const lostEvents = this.lostBetween(from, to);
+    const { from, to, passed, unseen } = span;
+    const lostEvents = this.lostBetween(from, to) + unseen;
     const counted = { ...body, lostEvents, counters: countersRisen(passed, from, to) };
     const sure: FindingBody = assured(counted, lostEvents);
     const before = this.published.get(id)?.finding;
@@ -577,7 +581,9 @@ export class Explainer implements Registry {
       endedAt: exchange.endedAt,
       netns: exchange.netns,
       world: first?.world ?? this.worlds[0]!,
-      lostEvents: this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime),
+      lostEvents:
+        this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime) +
+        exchange.unseen,
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
       reasonName: ({ evidence, reason, world, location }: Observation) => {

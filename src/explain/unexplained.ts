@@ -22,7 +22,8 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   const noun = nounOf(exchange);
   const requests = observations.filter((o) => isRequest(o));
   const answers = observations.filter((o) => isAnswer(o));
-  const reset = observations.some((o) => (o.headers.flow.flags & TCP_RST) !== 0);
+  const reset =
+    outcome !== 'recovered' && observations.some((o) => (o.headers.flow.flags & TCP_RST) !== 0);
   const attempts = exchange.attempts.map((attempt, i) => {
     const mine = observations.filter((o) => o.attempt === i + 1);
     const drop = mine.findLast((o) => o.point === 'packet.drop');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { Cursor } from '../../src/event/cursor.js';
+import { AT, Cursor } from '../../src/event/cursor.js';
 import { encodeFact } from '../../src/event/fact.js';
 import { POINTS } from '../../src/event/point.js';
 import { Explainer } from '../../src/explain/explainer.js';
@@ -97,3 +97,47 @@ for (const { verdict } of faults) {
     }
   });
 }
+
+test('a connect of which nobody saw that it stood has ended nevertheless, and is not proved', async () => {
+  const { header, records } = await sessionOf('double-snat');
+  const [SYN_SENT, ESTABLISHED, CLOSE] = [2, 1, 7];
+  const whole = reportOf(header, records).findings[0]!;
+  assert.equal(whole.confidence, 'proved');
+  let unseen = 0;
+  for (const record of records) {
+    const { bytes, point } = record;
+    if (point !== 'socket.state' || bytes[AT.old_state] !== SYN_SENT) continue;
+    record.bytes = Buffer.from(bytes);
+    record.bytes[AT.old_state] = ESTABLISHED;
+    record.bytes[AT.new_state] = CLOSE;
+    unseen++;
+  }
+  assert.ok(unseen > 0);
+  const { findings } = reportOf(header, records);
+  const finding = findings.find(({ subject }) => subject.client === whole.subject.client)!;
+  assert.equal(finding.verdict, 'double-snat');
+  assert.equal(finding.outcome, 'recovered');
+  assert.ok(Math.abs(finding.delayMs - whole.delayMs) < 1, `${finding.delayMs} ms`);
+  assert.equal(finding.confidence, 'likely');
+  assert.ok(finding.loweredFor.includes('1 event was lost while it lasted'));
+});
+
+test('who asks the same without end is judged by what he asked first', async () => {
+  const { header, records } = await sessionOf('conntrack-insert-race');
+  const query = records.find(({ point }) => point === 'device.transmit')!;
+  const REPEATS = 100_000;
+  const copies = Array.from({ length: REPEATS }, (_, i) => {
+    const bytes = Buffer.from(query.bytes);
+    const time = query.time + (i + 1) * 1000;
+    bytes.writeBigUInt64LE(BigInt(time), AT.time);
+    return { ...query, bytes, time };
+  });
+  const at = records.indexOf(query);
+  const started = performance.now();
+  reportOf(header, records.slice(0, at + 1));
+  const few = performance.now() - started;
+  const { findings, unexplained } = reportOf(header, [...records.slice(0, at + 1), ...copies]);
+  const many = performance.now() - started - few;
+  assert.ok(many < 30_000, `${many} ms`);
+  for (const { attempts } of [...findings, ...unexplained]) assert.ok(attempts.length <= 128);
+});

@@ -459,10 +459,11 @@ function asks(lookup: Lookup, flow: string): boolean {
  * long each time, or less (musl 2.5 s and 2.5 s, glibc 5 s for each server).
  */
 function patience({ attempts }: Lookup): number {
+  const before = new Map<number, number>();
   let longest = 0;
-  for (const [i, attempt] of attempts.entries()) {
-    const before = attempts.findLast((a, j) => j < i && a.message === attempt.message);
-    if (before) longest = Math.max(longest, attempt.startedAt - before.startedAt);
+  for (const { message, startedAt } of attempts) {
+    longest = Math.max(longest, startedAt - (before.get(message) ?? startedAt));
+    before.set(message, startedAt);
   }
   return longest > TOGETHER_MS * 1e6 ? Math.min(longest * 1.2 + MARGIN, PATIENCE) : PATIENCE;
 }

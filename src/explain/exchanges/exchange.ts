@@ -31,6 +31,8 @@ export class Exchange {
   /** a RST answered it */
   reset = false;
   lastTime: number;
+  /** events of it that must have happened, were not seen, and that nobody counted as lost */
+  unseen = 0;
   /** findings published about it: their revisions by id */
   revisions: Map<string, number> | null = null;
   /** when it was first told of, which names it: `startedAt` may still go back */
@@ -89,6 +91,8 @@ export class Exchange {
       current.startedAt = Math.min(current.startedAt, time);
       return false;
     }
+    // Somebody who asks without end is judged by his first attempts.
+    if (this.attempts.length >= MAX_ATTEMPTS) return false;
     this.attempts.push({ startedAt: time, message, ipId, places: [place] });
     return true;
   }
@@ -161,6 +165,7 @@ export class Exchange {
     for (const entry of this.entries) entry.attempt = numberOf(mine, entry.attempt);
     for (const { session, seq, at, size, attempt } of part.entries)
       this.addRecord(part.arena.subarray(at, at + size), session, seq, numberOf(theirs, attempt));
+    this.unseen += part.unseen;
     this.dropped ||= part.dropped;
     this.reset ||= part.reset;
     this.lastTime = Math.max(this.lastTime, part.lastTime);
@@ -210,6 +215,8 @@ function isSame(a: Attempt, b: Attempt): boolean {
 }
 
 const MAX_RECORDS = 4096;
+/** A kernel sends a SYN 128 times at most (tcp_syn_retries, MAX_TCP_SYNCNT). */
+const MAX_ATTEMPTS = 128;
 /** A third of what a healthy connect on one node takes: many that fail at once stay small. */
 const ARENA_BYTES = 1024;
 
