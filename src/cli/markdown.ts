@@ -1,5 +1,5 @@
-import type { Finding, Report } from '../explain/finding.js';
-import { count, duration, hex, hex16 } from '../explain/wording.js';
+import type { Evidence, Finding, Report } from '../explain/finding.js';
+import { abridged, count, duration, hex, hex16 } from '../explain/wording.js';
 
 /** A report for an issue tracker or a chat. */
 export function reportMarkdown(report: Report): string {
@@ -11,9 +11,11 @@ export function reportMarkdown(report: Report): string {
         ...report.unexplained.map((entry) =>
           [
             `- ${escape(entry.title)}`,
-            ...entry.attempts.map(
+            ...abridged(
+              entry.attempts,
               (a) =>
                 `  - ${escape(a.what)} (${a.n}) after ${duration(a.atMs)}: last seen at ${escape(a.lastSeen)}${a.drop === null ? '' : `, dropped: ${escape(a.drop)}`}`,
+              (between) => `  - ${moreText(between)}`,
             ),
             ...entry.next.map((text) => `  - next: ${escape(text)}`),
           ].join('\n'),
@@ -30,18 +32,21 @@ export function reportMarkdown(report: Report): string {
 }
 
 function findingMarkdown(f: Finding): string {
-  const rows = f.attempts.map((a) =>
-    [
-      `${a.n} ${escape(a.what)}`,
-      duration(a.atMs),
-      a.mark === null ? '' : hex(a.mark),
-      a.outerPort ? `${a.outerPort.expected ?? '?'} → ${a.outerPort.wire ?? '?'}` : '',
-      a.outerConntrack ? `${a.outerConntrack.state}${a.outerConntrack.snat ? ', SNAT' : ''}` : '',
-      a.checksum
-        ? `${hex16(a.checksum.after)} (expected ${a.checksum.expected === null ? 'by the device' : hex16(a.checksum.expected)})`
-        : '',
-      a.fate + (a.dropReason ? `: ${a.dropReason} at \`${a.dropLocation}\`` : ''),
-    ].join(' | '),
+  const rows = abridged(
+    f.attempts,
+    (a) =>
+      [
+        `${a.n} ${escape(a.what)}`,
+        duration(a.atMs),
+        a.mark === null ? '' : hex(a.mark),
+        a.outerPort ? `${a.outerPort.expected ?? '?'} → ${a.outerPort.wire ?? '?'}` : '',
+        a.outerConntrack ? `${a.outerConntrack.state}${a.outerConntrack.snat ? ', SNAT' : ''}` : '',
+        a.checksum
+          ? `${hex16(a.checksum.after)} (expected ${a.checksum.expected === null ? 'by the device' : hex16(a.checksum.expected)})`
+          : '',
+        a.fate + (a.dropReason ? `: ${a.dropReason} at \`${a.dropLocation}\`` : ''),
+      ].join(' | '),
+    (between) => `${moreText(between)} | | | | | | `,
   );
   return [
     `## ${escape(f.title)}`,
@@ -57,7 +62,7 @@ function findingMarkdown(f: Finding): string {
     f.chain
       .map(
         (claim, i) =>
-          `${i + 1}. ${escape(claim.text)} (${claim.evidence.map((e) => `event ${e.seq}`).join(', ')})`,
+          `${i + 1}. ${escape(claim.text)} (${abridged(claim.evidence, eventText, moreText).join(', ')})`,
       )
       .join('\n'),
     ...(f.counters.length > 0
@@ -83,6 +88,10 @@ function findingMarkdown(f: Finding): string {
       .join('\n'),
   ].join('\n\n');
 }
+
+const eventText = ({ seq }: Evidence): string => `event ${seq}`;
+
+const moreText = (between: readonly unknown[]): string => `… ${between.length} more`;
 
 /** Names come from the wire and from other people's rules: they stay text. */
 function escape(text: string): string {

@@ -2,6 +2,7 @@ import pc from 'picocolors';
 import stringWidth from 'string-width';
 import type {
   CounterRise,
+  Evidence,
   Finding,
   FindingAttempt,
   Prediction,
@@ -9,7 +10,7 @@ import type {
   Seen,
   Unexplained,
 } from '../explain/finding.js';
-import { count, duration, hex, hex16 } from '../explain/wording.js';
+import { abridged, count, duration, hex, hex16 } from '../explain/wording.js';
 
 /** A report as people read it: verdict first, then the ladder of attempts, the proof, what to do. */
 export function reportText(report: Report, seen: Seen): string {
@@ -75,7 +76,7 @@ export function findingText(finding: Finding): string {
       pc.bold('Proof'),
       ...finding.chain.map((claim, i) =>
         wrap(
-          `${String(i + 1).padStart(3)}. ${claim.text} ${pc.dim(`[${claim.evidence.map((e) => `#${e.seq}`).join(' ')}]`)}`,
+          `${String(i + 1).padStart(3)}. ${claim.text} ${pc.dim(`[${numbersText(claim.evidence)}]`)}`,
           100,
           '     ',
         ),
@@ -104,6 +105,14 @@ export function findingText(finding: Finding): string {
   return parts.join('\n\n');
 }
 
+function numbersText(evidence: readonly Evidence[]): string {
+  return abridged(
+    evidence,
+    ({ seq }) => `#${seq}`,
+    (between) => `… ${between.length} more …`,
+  ).join(' ');
+}
+
 function countersText(counters: readonly CounterRise[]): string {
   return [
     pc.bold('Counters that rose meanwhile'),
@@ -126,11 +135,19 @@ function predictionText({ recoverAtMs, observedMs, text }: Prediction): string {
 
 /** A row for each attempt; what is known of none of them has no column. */
 function ladder(attempts: readonly FindingAttempt[]): string {
-  const columns = COLUMNS.map(([name, cell]) => [name, ...attempts.map(cell)]).filter(
-    ([, ...cells]) => cells.some((cell) => cell !== '–'),
+  const names = COLUMNS.map(([name]) => pc.dim(name));
+  const rows = abridged(
+    attempts,
+    (attempt) => COLUMNS.map(([, cell]) => cell(attempt)),
+    (between) => [`  ${more(between)}`],
   );
-  const rows = columns[0]!.map((_, row) => columns.map((column) => column[row]!));
-  return table(rows.map((row, i) => (i === 0 ? row.map((cell) => pc.dim(cell)) : row)));
+  const known = [...COLUMNS.keys()].filter((i) => rows.some((row) => (row[i] ?? '–') !== '–'));
+  return table([names, ...rows].map((row) => known.map((i) => row[i] ?? '')));
+}
+
+/** The line for attempts that have none of their own. */
+function more(attempts: readonly unknown[]): string {
+  return pc.dim(`… ${attempts.length} more`);
 }
 
 const COLUMNS: readonly [string, (attempt: FindingAttempt) => string][] = [
@@ -181,12 +198,16 @@ export function unexplainedText(entry: Unexplained): string {
   return [
     `  ${pc.yellow(entry.title)}${entry.subject.command ? pc.dim(` (${entry.subject.command})`) : ''}`,
     table(
-      entry.attempts.map((a) => [
-        `    ${a.what === 'SYN' ? `SYN ${a.n}` : a.what}`,
-        duration(a.atMs),
-        `last seen at ${a.lastSeen}`,
-        a.drop === null ? '' : pc.red(`dropped: ${a.drop}`),
-      ]),
+      abridged(
+        entry.attempts,
+        (a) => [
+          `    ${a.what === 'SYN' ? `SYN ${a.n}` : a.what}`,
+          duration(a.atMs),
+          `last seen at ${a.lastSeen}`,
+          a.drop === null ? '' : pc.red(`dropped: ${a.drop}`),
+        ],
+        (between) => [`    ${more(between)}`],
+      ),
     ),
     ...entry.excluded.map((text) => wrap(`    excluded: ${text}`, 100, '      ')),
     ...entry.next.map((text) => wrap(`    next: ${text}`, 100, '      ')),

@@ -31,6 +31,25 @@ export function count(n: number, noun: string): string {
   return `${n} ${noun.replace(/([^aeiou])y$/, '$1ie')}s`;
 }
 
+/** A list of more than so many is shown by its first and its last. */
+const SHOWN_WHOLE = 12;
+const FIRST = 8;
+const LAST = 2;
+
+/** What is shown of each; of a long list only the first and the last, and one for all between them. */
+export function abridged<T, R>(
+  list: readonly T[],
+  each: (item: T) => R,
+  rest: (between: readonly T[]) => R,
+): R[] {
+  if (list.length <= SHOWN_WHOLE) return list.map(each);
+  return [
+    ...list.slice(0, FIRST).map(each),
+    rest(list.slice(FIRST, -LAST)),
+    ...list.slice(-LAST).map(each),
+  ];
+}
+
 /** `29 µs`, else as `duration` says it. */
 export function shortDuration(ms: number): string {
   return ms < 1 ? `${Math.round(ms * 1000)} µs` : duration(ms);

@@ -11,7 +11,7 @@ import type {
 import { count, duration } from '../explain/wording.js';
 import { evidenceOf, type Cause, type FindingEntry, type UnexplainedEntry } from './board.js';
 import { h, localTime, prose, together, type Child } from './dom.js';
-import { attemptName, ladder } from './ladder.js';
+import { abridgedRows, attemptName, ladder } from './ladder.js';
 import type { SessionRecords } from './records.js';
 
 /** What the reader may do in a finding. */
@@ -88,22 +88,25 @@ export function unexplainedView(entry: UnexplainedEntry, actions: Actions): Chil
       h(
         'ol',
         { class: 'chain' },
-        ...unexplained.attempts.map((attempt) =>
-          h(
-            'li',
-            {},
+        ...abridgedRows(
+          unexplained.attempts.map((attempt) =>
             h(
-              'p',
-              {},
-              h('b', {}, attemptName(attempt)),
-              `, ${attempt.atMs === 0 ? 'at once' : `after ${duration(attempt.atMs)}`}: last seen at `,
-              ...prose(attempt.lastSeen),
-              attempt.drop === null
-                ? null
-                : h('span', { class: 'bad' }, '; dropped: ', ...prose(attempt.drop)),
+              'li',
+              { 'data-n': attempt.n },
+              h(
+                'p',
+                {},
+                h('b', {}, attemptName(attempt)),
+                `, ${attempt.atMs === 0 ? 'at once' : `after ${duration(attempt.atMs)}`}: last seen at `,
+                ...prose(attempt.lastSeen),
+                attempt.drop === null
+                  ? null
+                  : h('span', { class: 'bad' }, '; dropped: ', ...prose(attempt.drop)),
+              ),
+              evidenceButtons(`attempt-${attempt.n}`, attempt.evidence, records, actions),
             ),
-            evidenceButtons(`attempt-${attempt.n}`, attempt.evidence, records, actions),
           ),
+          'chain',
         ),
       ),
     ),

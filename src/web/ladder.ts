@@ -1,5 +1,5 @@
 import type { Finding, FindingAttempt } from '../explain/finding.js';
-import { duration, hex, hex16, hex32 } from '../explain/wording.js';
+import { abridged, duration, hex, hex16, hex32 } from '../explain/wording.js';
 import { h, svg, together, type Child } from './dom.js';
 
 /** The axis ends so much after the last thing on it. */
@@ -56,10 +56,35 @@ export function ladder(
     h(
       'ol',
       { class: 'attempts' },
-      ...attempts.map((attempt, i) =>
-        row(attempt, attempts[i + 1] ?? null, axis, predicted, columns, dropOf(attempt)),
+      ...abridgedRows(
+        attempts.map((attempt, i) =>
+          row(attempt, attempts[i + 1] ?? null, axis, predicted, columns, dropOf(attempt)),
+        ),
+        'attempts',
       ),
     ),
+  );
+}
+
+/**
+ * The rows of a long list, those in the middle one click away.
+ * @param list class of the list that they are in
+ */
+export function abridgedRows(rows: readonly HTMLElement[], list: string): HTMLElement[] {
+  return abridged(
+    rows,
+    (each) => each,
+    (between) =>
+      h(
+        'li',
+        { class: 'more' },
+        h(
+          'details',
+          { 'data-key': 'more-attempts' },
+          h('summary', {}, `${between.length} more`),
+          h('ol', { class: list }, ...between),
+        ),
+      ),
   );
 }
 

@@ -15,7 +15,7 @@ import {
   type Complaints,
   type View,
 } from './browser.js';
-import { fileOf, RECORDED, rewrite } from './recorded.js';
+import { fileOf, insist, RECORDED, rewrite } from './recorded.js';
 
 const faults = await loadFaults();
 
@@ -273,6 +273,51 @@ describe('the page of a replay', () => {
       await page.locator('.chain .event-chip').first().click();
       assert.match(await event(page).innerText(), /nat\.setup/);
       await assertAccessible(page);
+    });
+  });
+
+  test('of many attempts those in the middle are one click away, and stay so', async () => {
+    const file = join(folder, 'many.skbw');
+    await insist(file, 27);
+    await withPage(file, { width: 400 }, async (page) => {
+      await page.locator('main .badge', { hasText: 'failed' }).waitFor();
+      const drops = page.getByRole('button', { name: /^dropped / });
+      const shown = (): Promise<string[]> =>
+        page.locator('.attempts .who b').filter({ visible: true }).allInnerTexts();
+      const numbers = [1, 2, 3, 4, 5, 6, 7, 8, 29, 30].map((n) => `SYN ${n}`);
+      assert.deepEqual(await shown(), numbers);
+      await assertAccessible(page);
+
+      await page.getByText('20 more', { exact: true }).click();
+      assert.deepEqual(
+        await shown(),
+        Array.from({ length: 30 }, (_, i) => `SYN ${i + 1}`),
+      );
+      // its event, not another one's; the finding is drawn anew then
+      await drops.nth(16).click();
+      const at = await event(page).innerText();
+      await drops.nth(17).click();
+      await event(page).getByText('packet.drop').first().waitFor();
+      assert.notEqual(await event(page).innerText(), at);
+      assert.equal((await shown()).length, 30);
+      await assertAccessible(page);
+      await assertFits(page);
+    });
+  });
+
+  test('of many attempts without a verdict, too', async () => {
+    const file = join(folder, 'many-unexplained.skbw');
+    await insist(file, 27, ['packet.drop']);
+    await withPage(file, { width: 400 }, async (page) => {
+      const shown = page.locator('.chain p:has(b)').filter({ visible: true });
+      await page.locator('main .badge', { hasText: 'failed' }).waitFor();
+      assert.equal(await shown.count(), 10);
+      assert.match(await shown.nth(8).innerText(), /^SYN 29, after 28/);
+      await page.getByText('20 more', { exact: true }).click();
+      assert.equal(await shown.count(), 30);
+      assert.match(await shown.nth(8).innerText(), /^SYN 9, after 8/);
+      await assertAccessible(page);
+      await assertFits(page);
     });
   });
 
