@@ -34,10 +34,10 @@ export function serviceRules({ address, port, backend }: RoutedService): string 
 }
 
 /** The shell script of each namespace, by role; the node's own is `node`. */
-export function routedPodScripts(
-  pods: readonly string[],
+export function routedPodScripts<Pod extends string>(
+  pods: readonly Pod[],
   services: readonly RoutedService[],
-): Record<string, string> {
+): Record<Pod | 'node', string> {
   const node = `
 ${sysctls({
   'net.ipv4.ip_forward': 1,
@@ -54,5 +54,6 @@ ip addr add ${routedPodAddress(n)}/24 dev eth0
 ip link set eth0 up
 ip route add default via 10.88.${n}.1
 `;
-  return { node, ...Object.fromEntries(pods.map((role, i) => [role, pod(i + 1)])) };
+  const scripts = pods.map((role, i) => [role, pod(i + 1)] as const);
+  return { node, ...(Object.fromEntries(scripts) as Record<Pod, string>) };
 }

@@ -18,13 +18,15 @@ export interface Topology {
   /** role → shell script that makes its namespace what it is; every role has one */
   scripts: Readonly<Record<string, string>>;
   /** role → ports to listen on */
-  servers: Readonly<Record<string, Ports>>;
+  servers?: Readonly<Record<string, Ports>>;
   /** role → a DNS server there */
   nameServers?: Readonly<Record<string, NameServer>>;
   /** role → connections that it makes, all at once */
-  clients: Readonly<Record<string, readonly Purpose[]>>;
+  clients?: Readonly<Record<string, readonly Purpose[]>>;
   /** role → DNS lookups that it makes beside them */
   lookups?: Readonly<Record<string, readonly PurposefulLookup[]>>;
+  /** what they do instead, where more has to happen than that they begin all at once */
+  run?: (namespaces: Namespaces, signal?: AbortSignal) => Promise<ClientResult[]>;
   /** what their resolver reads as /etc/resolv.conf; the machine's own if not told */
   resolvConf?: string;
   /** role → the network card between two of its devices */
@@ -42,8 +44,8 @@ export interface Topology {
  * Throws `no-privilege`, `lab-failed`.
  */
 export async function build(topology: Topology, signal?: AbortSignal): Promise<RunningLab> {
-  const { cables, scripts, servers, clients, lookups = {}, cards = {}, node } = topology;
-  const { nameServers = {}, untraced = [], environment = {}, resolvConf } = topology;
+  const { cables, scripts, servers = {}, nameServers = {}, cards = {}, node } = topology;
+  const { untraced = [], environment = {} } = topology;
   const roles = Object.keys(scripts);
   const namespaces = await Namespaces.create(roles, cables, signal);
   try {
@@ -70,27 +72,32 @@ export async function build(topology: Topology, signal?: AbortSignal): Promise<R
       Object.entries(names).map(([role, name]) => [`SKBWHY_NETNS_${role.toUpperCase()}`, name]),
     ),
   };
-  const run = async (runSignal?: AbortSignal): Promise<ClientResult[]> => {
-    const results = await Promise.all([
-      ...Object.entries(clients).map(([role, list]) =>
-        runClients(namespaces, role, list, runSignal),
-      ),
-      ...Object.entries(lookups).map(([role, list]) =>
-        runLookups(namespaces, role, list, {
-          signal: runSignal,
-          ...(resolvConf === undefined ? {} : { resolvConf }),
-        }),
-      ),
-    ]);
-    return results.flat();
-  };
   return {
     namespaces: names,
     node: names[node] ?? '',
     traced: roles.flatMap((role) => (untraced.includes(role) ? [] : (names[role] ?? []))),
-    run,
+    run: (runSignal) =>
+      topology.run ? topology.run(namespaces, runSignal) : begin(topology, namespaces, runSignal),
     exec: (command, options) => namespaces.exec(node, command, told, options),
     keep: () => namespaces.keep(),
     down: () => namespaces.remove(),
   };
+}
+
+/** All connections and lookups at once. */
+async function begin(
+  { clients = {}, lookups = {}, resolvConf }: Topology,
+  namespaces: Namespaces,
+  signal?: AbortSignal,
+): Promise<ClientResult[]> {
+  const results = await Promise.all([
+    ...Object.entries(clients).map(([role, list]) => runClients(namespaces, role, list, signal)),
+    ...Object.entries(lookups).map(([role, list]) =>
+      runLookups(namespaces, role, list, {
+        signal,
+        ...(resolvConf === undefined ? {} : { resolvConf }),
+      }),
+    ),
+  ]);
+  return results.flat();
 }

@@ -1,8 +1,9 @@
-import { runLookups, startNameServer } from '../../lab/dns.js';
-import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
-import { Namespaces } from '../../lab/namespaces.js';
+import { runLookups } from '../../lab/dns.js';
+import { defineLab, type ClientResult } from '../../lab/lab.js';
+import type { Namespaces } from '../../lab/namespaces.js';
 import { routedPodAddress, routedPodCables, routedPodScripts } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
+import { build } from '../../lab/topology.js';
 import { sysctls } from '../../lab/vxlan.js';
 
 const SETTINGS = [
@@ -49,6 +50,7 @@ type ResolverSearchSettings = SettingsOf<typeof SETTINGS>;
 const PODS = ['client', 'server', 'dead'] as const;
 const SERVER = routedPodAddress(2);
 const DEAD = routedPodAddress(3);
+const DEAD_MAC = '02:00:00:00:00:03';
 const HOST = 'host';
 
 /** A node that routes between a client, a name server, and a place where there should be another. */
@@ -57,58 +59,55 @@ export const lab = defineLab({
   title:
     'a slow lookup without a lost packet: a search list, TCP after truncation, a dead name server',
   settings: SETTINGS,
-  up,
+  up: (settings, signal) =>
+    build(
+      {
+        cables: routedPodCables(PODS),
+        scripts: scriptsOf(settings),
+        nameServers: {
+          server: {
+            names: Array.from({ length: settings.clients }, (_, i) => nameOf(i)),
+            delayMs: settings.case === 'search-list' ? settings.delay : 0,
+            truncates: settings.case === 'truncation',
+          },
+        },
+        run: (namespaces, runSignal) => lookUp(namespaces, settings, runSignal),
+        node: 'client',
+        untraced: ['dead'],
+      },
+      signal,
+    ),
 });
 
-async function up(settings: ResolverSearchSettings, signal?: AbortSignal): Promise<RunningLab> {
+function scriptsOf(settings: ResolverSearchSettings): Record<string, string> {
   const scripts = routedPodScripts(PODS, []);
-  const namespaces = await Namespaces.create(Object.keys(scripts), routedPodCables(PODS), signal);
-  try {
-    await Promise.all(
-      Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
-    );
-    if (settings.case === 'dead-name-server') {
-      // Its machine is there, it is not: what comes for it is dropped out of sight.
-      const address = 'cat /sys/class/net/eth0/address';
-      const mac = (await namespaces.script('dead', address, signal)).trim();
-      await namespaces.script('dead', `ip addr flush dev eth0`, signal);
-      await namespaces.script('node', `ip neigh add ${DEAD} lladdr ${mac} dev pod3`, signal);
-    }
-    if (settings.case === 'truncation') {
-      await namespaces.script('client', sysctls({ 'net.ipv4.tcp_syn_retries': 1 }), signal);
-      // The classic: a firewall that knows DNS as a matter of UDP. Its first SYN only, so that TCP is slow.
-      await namespaces.script(
-        'server',
-        `nft -f - <<'RULES'
+  switch (settings.case) {
+    case 'search-list':
+      return scripts;
+    case 'truncation':
+      return {
+        ...scripts,
+        client: scripts.client + sysctls({ 'net.ipv4.tcp_syn_retries': 1 }),
+        // The classic: a firewall that knows DNS as a matter of UDP. Its first SYN only, so that TCP is slow.
+        server: `${scripts.server}
+nft -f - <<'RULES'
 table inet firewall {
   chain input {
     type filter hook input priority filter;
     tcp dport 53 tcp flags syn limit rate 1/minute burst 1 packets drop
   }
 }
-RULES`,
-        signal,
-      );
-    }
-    await startNameServer(namespaces, 'server', {
-      names: Array.from({ length: settings.clients }, (_, i) => nameOf(i)),
-      delayMs: settings.case === 'search-list' ? settings.delay : 0,
-      truncates: settings.case === 'truncation',
-    });
-  } catch (error) {
-    await namespaces.remove();
-    throw error;
+RULES
+`,
+      };
+    case 'dead-name-server':
+      // Its machine is there, it is not: what comes for it is dropped out of sight.
+      return {
+        ...scripts,
+        node: `${scripts.node}\nip neigh add ${DEAD} lladdr ${DEAD_MAC} dev pod3\n`,
+        dead: `ip link set lo up\nip link set eth0 address ${DEAD_MAC} up\n`,
+      };
   }
-  const { names } = namespaces;
-  return {
-    namespaces: names,
-    node: names['client']!,
-    traced: [names['client']!, names['node']!, names['server']!],
-    run: (runSignal) => lookUp(namespaces, settings, runSignal),
-    exec: (command, options) => namespaces.exec('client', command, {}, options),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
 }
 
 function nameOf(i: number): string {

@@ -1,10 +1,10 @@
-import { startServer, runClients } from '../../lab/endpoints.js';
-import { runLookups, startNameServer } from '../../lab/dns.js';
+import { runClients } from '../../lab/endpoints.js';
 import { forgetRouter, untilHalfOpen } from '../../lab/late-neighbour.js';
-import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
-import { Namespaces } from '../../lab/namespaces.js';
+import { defineLab, type ClientResult } from '../../lab/lab.js';
+import type { Namespaces } from '../../lab/namespaces.js';
 import { routedPodAddress, routedPodCables, routedPodScripts } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
+import { build } from '../../lab/topology.js';
 
 const SETTINGS = [
   {
@@ -57,60 +57,37 @@ export const lab = defineLab({
   name: 'slow-backend',
   title: 'a clean path to a server that takes its time',
   settings: SETTINGS,
-  up,
-});
-
-async function up(settings: SlowBackendSettings, signal?: AbortSignal): Promise<RunningLab> {
-  const scripts = routedPodScripts(PODS, [{ address: SERVICE, port: PORT, backend: SERVER }]);
-  const namespaces = await Namespaces.create(Object.keys(scripts), routedPodCables(PODS), signal);
-  try {
-    await Promise.all(
-      Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
+  up: (settings, signal) => {
+    const { protocol, delay, clients, upstream, resolver } = settings;
+    const slow = { delayMs: delay };
+    return build(
+      {
+        cables: routedPodCables(PODS),
+        scripts: routedPodScripts(PODS, [{ address: SERVICE, port: PORT, backend: SERVER }]),
+        ...(protocol === 'dns'
+          ? {
+              nameServers: upstream
+                ? { server: { forwardTo: UPSTREAM }, upstream: slow }
+                : { server: slow },
+              lookups: {
+                client: Array.from({ length: clients }, (_, i) => ({
+                  ...{ name: `host${i + 1}.example`, servers: [SERVICE], resolver },
+                  purpose: 'faulty',
+                })),
+              },
+              resolvConf: `nameserver ${SERVICE}\n`,
+            }
+          : {
+              servers: { server: { answer: PORT } },
+              run: (namespaces, runSignal) => connect(namespaces, settings, runSignal),
+            }),
+        node: 'client',
+        environment: { SKBWHY_SERVICE: `${SERVICE}:${PORT}` },
+      },
+      signal,
     );
-    const slow = { delayMs: settings.delay };
-    if (settings.protocol === 'dns' && settings.upstream)
-      await Promise.all([
-        startNameServer(namespaces, 'server', { forwardTo: UPSTREAM }),
-        startNameServer(namespaces, 'upstream', slow),
-      ]);
-    else if (settings.protocol === 'dns') await startNameServer(namespaces, 'server', slow);
-    else await startServer(namespaces, 'server', { answer: PORT });
-  } catch (error) {
-    await namespaces.remove();
-    throw error;
-  }
-  const { names } = namespaces;
-  return {
-    namespaces: names,
-    node: names['client']!,
-    traced: Object.values(names),
-    run: (runSignal) =>
-      settings.protocol === 'dns'
-        ? lookUp(namespaces, settings, runSignal)
-        : connect(namespaces, settings, runSignal),
-    exec: (command, options) =>
-      namespaces.exec('client', command, { SKBWHY_SERVICE: `${SERVICE}:${PORT}` }, options),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
-}
-
-function lookUp(
-  namespaces: Namespaces,
-  { clients, resolver }: SlowBackendSettings,
-  signal?: AbortSignal,
-): Promise<ClientResult[]> {
-  const lookups = Array.from({ length: clients }, (_, i) => ({
-    name: `host${i + 1}.example`,
-    servers: [SERVICE],
-    resolver,
-    purpose: 'faulty',
-  }));
-  return runLookups(namespaces, 'client', lookups, {
-    resolvConf: `nameserver ${SERVICE}\n`,
-    signal,
-  });
-}
+  },
+});
 
 /**
  * A SYN-ACK is the kernel's work: it leaves late when the server's namespace first has to wait for

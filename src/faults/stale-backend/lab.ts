@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runLookups, startNameServer } from '../../lab/dns.js';
-import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
-import { Namespaces } from '../../lab/namespaces.js';
+import { runLookups } from '../../lab/dns.js';
+import { defineLab, type ClientResult } from '../../lab/lab.js';
+import type { Namespaces } from '../../lab/namespaces.js';
 import {
   routedPodAddress,
   routedPodCables,
@@ -9,6 +9,7 @@ import {
   serviceRules,
 } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
+import { build } from '../../lab/topology.js';
 import { sysctls } from '../../lab/vxlan.js';
 
 const SETTINGS = [
@@ -49,38 +50,24 @@ export const lab = defineLab({
   name: 'stale-backend',
   title: 'a DNS pod that was replaced, and a client whose socket still reaches the old one',
   settings: SETTINGS,
-  up,
-});
-
-async function up(settings: StaleSettings, signal?: AbortSignal): Promise<RunningLab> {
-  const scripts = routedPodScripts(PODS, [{ ...SERVICE, backend: OLD }]);
-  const namespaces = await Namespaces.create(Object.keys(scripts), routedPodCables(PODS), signal);
-  try {
-    await Promise.all(
-      Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
-    );
-    await namespaces.script(
-      'node',
-      sysctls({ 'net.ipv4.neigh.pod2.retrans_time_ms': 100 }),
+  up: (settings, signal) => {
+    const { node, ...pods } = routedPodScripts(PODS, [{ ...SERVICE, backend: OLD }]);
+    return build(
+      {
+        cables: routedPodCables(PODS),
+        scripts: {
+          ...pods,
+          node: node + sysctls({ 'net.ipv4.neigh.pod2.retrans_time_ms': 100 }),
+        },
+        nameServers: { old: {}, new: {} },
+        run: (namespaces, runSignal) => lookUp(namespaces, settings, runSignal),
+        node: 'client',
+        environment: { SKBWHY_SERVICE: `${SERVICE.address}:${SERVICE.port}` },
+      },
       signal,
     );
-    await Promise.all([startNameServer(namespaces, 'old'), startNameServer(namespaces, 'new')]);
-  } catch (error) {
-    await namespaces.remove();
-    throw error;
-  }
-  const { names } = namespaces;
-  return {
-    namespaces: names,
-    node: names['client']!,
-    traced: Object.values(names),
-    run: (runSignal) => lookUp(namespaces, settings, runSignal),
-    exec: (command, options) =>
-      namespaces.exec('client', command, { SKBWHY_SERVICE: `${SERVICE.address}:53` }, options),
-    keep: () => namespaces.keep(),
-    down: () => namespaces.remove(),
-  };
-}
+  },
+});
 
 async function lookUp(
   namespaces: Namespaces,
