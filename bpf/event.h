@@ -74,8 +74,10 @@ struct event {
 	__u32 hash;	   /* skb->hash */
 	__u32 length;	   /* skb->len */
 	__u32 sock_hash;   /* sk->sk_txhash */
-	__u32 reason;	   /* packet.drop: reason; tcp.retransmit, socket.state: icsk_retransmits */
-	__u32 pid;	   /* socket.state: process (thread group) that acts, else 0 */
+	__u32 reason;	   /* packet.drop: reason; tcp.retransmit, socket.state: icsk_retransmits;
+			    * conntrack.insert: verdict; checksum.verify: the sum, checksum.fill: errno */
+	__u32 pid;	   /* socket.state: process (thread group) that acts; conntrack.delete: netlink
+			    * port of who asked for it (by custom its pid), 0: the kernel; else 0 */
 	__u16 cpu;
 	__u16 csum_start;  /* from the first packet byte; 65535 unless ip_summed is CHECKSUM_PARTIAL */
 	__u16 csum_offset; /* from csum_start */

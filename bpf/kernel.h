@@ -209,6 +209,7 @@ enum {
 	IPS_CONFIRMED = 1 << 3,
 	IPS_SRC_NAT = 1 << 4,
 	IPS_DST_NAT = 1 << 5,
+	IPS_NAT_CLASH = 1 << 12,
 };
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
  * mark.set, nat.setup and nat.rewrite: what a hook's nat (and mangle) chains do to a packet, seen by
- * a pair of netfilter programs around them. The first notes the values before, the second compares.
+ * a pair of netfilter programs around them; or what its nat chains do, by a pair around the function
+ * that runs them. The first notes the values before, the second compares.
  */
 
 struct passage {
@@ -45,10 +46,8 @@ static __always_inline bool moved(const struct layer *layer, const struct tuple 
 	return false;
 }
 
-SEC("netfilter")
-int netfilter_before(struct bpf_nf_ctx *ctx)
+static __always_inline void note_before(struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	struct sk_buff *skb = ctx->skb;
 	struct noted noted __attribute__((aligned(8))) = {};
 	struct passage passage = {};
 	struct packet packet;
@@ -56,9 +55,9 @@ int netfilter_before(struct bpf_nf_ctx *ctx)
 
 	if (!read_packet(&packet, skb, skb->head + skb->network_header, false) ||
 	    packet.quotes)
-		return NF_ACCEPT;
+		return;
 	passage.skb = (unsigned long)skb;
-	passage.hook = ctx->state->hook;
+	passage.hook = state->hook;
 	header = transport(&packet.outer);
 	tuple_of_layer(&noted.tuple, &packet.outer);
 	noted.before.mark = skb->mark;
@@ -68,14 +67,10 @@ int netfilter_before(struct bpf_nf_ctx *ctx)
 	noted.before.check =
 		bytes16(header + (packet.outer.protocol == PROTOCOL_TCP ? 16 : 6));
 	bpf_map_update_elem(&passages, &passage, &noted, BPF_ANY);
-	return NF_ACCEPT;
 }
 
-SEC("netfilter")
-int netfilter_after(struct bpf_nf_ctx *ctx)
+static __always_inline void compare_after(struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	const struct nf_hook_state *state = ctx->state;
-	struct sk_buff *skb = ctx->skb;
 	struct sighting sighting = {};
 	struct passage passage = {};
 	struct net_device *device;
@@ -86,26 +81,26 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 
 	if (!read_packet(&packet, skb, skb->head + skb->network_header, false) ||
 	    packet.quotes)
-		return NF_ACCEPT;
+		return;
 	passage.skb = (unsigned long)skb;
 	passage.hook = state->hook;
 	noted = bpf_map_lookup_elem(&passages, &passage);
 	if (!noted)
-		return NF_ACCEPT;
+		return;
 	sighting.before = noted->before;
 	rewritten = moved(&packet.outer, &noted->tuple);
 	bpf_map_delete_elem(&passages, &passage);
 
 	sighting.netns = netns_of_net(state->net);
 	if (!netns_is_wanted(sighting.netns))
-		return NF_ACCEPT;
+		return;
 	sighting.hook = state->hook;
 	device = state->hook == NF_INET_PRE_ROUTING ? state->in : state->out;
 	if (device)
 		sighting.ifindex = device->ifindex;
 	switch (selected(&packet, skb)) {
 	case NOT_SELECTED:
-		return NF_ACCEPT;
+		return;
 	case FOLLOWED:
 		sighting.flags = EVENT_FOLLOWED;
 	}
@@ -114,19 +109,49 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 		emit(&sighting, &packet, skb);
 	}
 	if (!conntrack(skb))
-		return NF_ACCEPT;
+		return;
 	status = conntrack_status(skb);
 	if (status & IPS_CONFIRMED) {
 		if (!rewritten)
-			return NF_ACCEPT;
+			return;
 		sighting.point = POINT_NAT_REWRITE;
 	} else {
 		/* also a null binding of a tunnel packet: it says that the second NAT was bypassed */
 		if (!(status & ~sighting.before.status & (IPS_SRC_NAT | IPS_DST_NAT)) &&
 		    !skb->mark && !(packet.tunnel && state->hook == NF_INET_POST_ROUTING))
-			return NF_ACCEPT;
+			return;
 		sighting.point = POINT_NAT_SETUP;
 	}
 	emit(&sighting, &packet, skb);
+}
+
+SEC("netfilter")
+int netfilter_before(struct bpf_nf_ctx *ctx)
+{
+	note_before(ctx->skb, ctx->state);
 	return NF_ACCEPT;
+}
+
+SEC("netfilter")
+int netfilter_after(struct bpf_nf_ctx *ctx)
+{
+	compare_after(ctx->skb, ctx->state);
+	return NF_ACCEPT;
+}
+
+SEC("fentry/nf_nat_inet_fn")
+int BPF_PROG(nat_before, void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	note_before(skb, state);
+	return 0;
+}
+
+/* A packet that was not accepted may be gone. */
+SEC("fexit/nf_nat_inet_fn")
+int BPF_PROG(nat_after, void *priv, struct sk_buff *skb, const struct nf_hook_state *state,
+	     unsigned int verdict)
+{
+	if (verdict == NF_ACCEPT)
+		compare_after(skb, state);
+	return 0;
 }

@@ -15,3 +15,5 @@ struct event *record_layout __attribute__((unused));
 #include "device.bpf.c"
 #include "drop.bpf.c"
 #include "netfilter.bpf.c"
+#include "conntrack.bpf.c"
+#include "checksum.bpf.c"

@@ -7,7 +7,10 @@ import type { World } from './world.js';
 /** What a diagnosis may look at: one exchange, what is known of the machine, and nothing else. */
 export interface Case {
   readonly kind: Subject['kind'];
+  /** the exchange's events that every kernel can show */
   readonly observations: readonly Observation[];
+  /** those at functions, which prove more of the same; see AT_FUNCTIONS */
+  readonly atFunctions: readonly Observation[];
   /** first packet, CLOCK_MONOTONIC ns */
   readonly startedAt: number;
   /** `message`: of a lookup, which of its queries the attempt sends */
@@ -34,6 +37,8 @@ export interface Case {
    * towards the same destination: their replies differ from its own in nothing but that port.
    */
   portHolders(observation: Observation): readonly Rival[];
+  /** The end of the conntrack entry that the observation's packet bore, where it was seen before `to`, ns. */
+  deletionOf(observation: Observation, to: number): EntryEnd | null;
   /** for whom conntrack entries were seen being made in a namespace, most first; by source address */
   entryMakers(netns: number): readonly { readonly source: string; readonly entries: number }[];
   readonly outcome: Outcome;
@@ -63,6 +68,15 @@ export interface Rival {
   readonly translated: Evidence[];
   /** what shows it in the table */
   readonly inserted: Evidence[];
+}
+
+/** How a conntrack entry ended. */
+export interface EntryEnd {
+  /** CLOCK_MONOTONIC, ns */
+  readonly time: number;
+  /** netlink port of who asked for it, by custom its pid; 0: the kernel itself */
+  readonly pid: number;
+  readonly evidence: Evidence;
 }
 
 /** A lookup that another one waited for. */

@@ -13,14 +13,14 @@ import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
 import { ConntrackEntries, type SeenEntry } from './exchanges/conntrack-entries.js';
 import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
-import type { Case, Diagnoser, Rival, Upstream } from './diagnose.js';
+import type { Case, Diagnoser, EntryEnd, Rival, Upstream } from './diagnose.js';
 import { reasonAt } from './reading/drop-reason.js';
 import type { Exchange } from './exchanges/exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import { HeldExchanges } from './exchanges/held-exchanges.js';
 import { JudgementPace } from './exchanges/judgement-pace.js';
 import { Line } from './exchanges/line.js';
-import type { Observation } from './exchanges/observation.js';
+import { AT_FUNCTIONS, type Observation } from './exchanges/observation.js';
 import { DnsLookups, Lookup } from './exchanges/dns-lookups.js';
 import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
@@ -50,6 +50,8 @@ const ESSENTIAL: ReadonlySet<string> = new Set([
 const MAX_KEPT = 1000;
 /** Losses remembered; they are told once a second, and no exchange lasts that long. */
 const MAX_LOSSES = 4096;
+
+const AT_FUNCTION_NUMBERS: ReadonlySet<number> = new Set([...AT_FUNCTIONS].map((p) => Point[p]));
 
 /** TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV (include/net/tcp_states.h): before a connection stands */
 const OPENING: ReadonlySet<number> = new Set([2, 3, 7, 10, 12]);
@@ -319,7 +321,9 @@ export class Explainer implements Registry {
       const tracker = opening ? this.tcp : this.transfers;
       if (point === Point['socket.state']) tracker.socketState(cursor, session, time);
       else tracker.retransmit(cursor, session, time);
-    } else this.packet(cursor, session, time, point);
+    } else if (point === Point['conntrack.delete'])
+      this.sources[session]!.entries.ends(cursor, session, time);
+    else this.packet(cursor, session, time, point);
   }
 
   private packet(cursor: Cursor, session: number, time: number, point: number): void {
@@ -340,6 +344,10 @@ export class Explainer implements Registry {
     }
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
+    if (AT_FUNCTION_NUMBERS.has(point)) {
+      tracker?.witness(seen);
+      return;
+    }
     tracker?.packet(seen);
     if (tracker === this.tcp && (flow.dport === DNS_PORT || flow.sport === DNS_PORT))
       this.dns.retried(seen);
@@ -555,11 +563,13 @@ export class Explainer implements Registry {
 
   private caseOf(exchange: Exchange): Case {
     const sources = this.sources;
-    const observations = exchange.observations(sources);
+    const all = exchange.observations(sources);
+    const observations = all.filter(({ point }) => !AT_FUNCTIONS.has(point));
     const first = observations[0];
     return {
       kind: exchange.kind,
       observations,
+      atFunctions: all.filter(({ point }) => AT_FUNCTIONS.has(point)),
       startedAt: exchange.startedAt,
       attempts: exchange.attempts,
       queries: exchange instanceof Lookup ? exchange.queries : [],
@@ -575,6 +585,7 @@ export class Explainer implements Registry {
       },
       rivals: (observation, which) => this.rivals(observation, which),
       portHolders: (observation) => this.portHolders(observation),
+      deletionOf: (observation, to) => this.deletionOf(observation, to),
       entryMakers: (netns) =>
         sources.find((s) => s.world === (first?.world ?? this.worlds[0]))!.entries.makers(netns),
       outcome: exchange.outcome,
@@ -593,6 +604,16 @@ export class Explainer implements Registry {
         return reasons[reason] ?? `reason ${reason}`;
       },
     };
+  }
+
+  private deletionOf({ ct, time, evidence }: Observation, to: number): EntryEnd | null {
+    if (!ct) return null;
+    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
+    const address = addressNumber(BigInt(`0x${ct.id}`));
+    const deletion = entries.deletionOf(address, ct.originalKey, time, to);
+    if (!deletion) return null;
+    const { time: at, pid, session, seq } = deletion;
+    return { time: at, pid, evidence: { session: this.sources[session]!.id, seq } };
   }
 
   private rivals({ ct, netns, evidence }: Observation, which: 'original' | 'reply'): Rival[] {

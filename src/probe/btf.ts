@@ -36,15 +36,24 @@ export class Btf {
   /** offset of each type's record, by type id; 0 is void */
   private readonly types: number[] = [0];
   private readonly strings: number;
+  private readonly stringBytes: number;
 
-  /** @throws SkbwhyError 'no-btf' when the bytes are no BTF */
-  constructor(private readonly bytes: Buffer) {
+  /**
+   * @param base the kernel's own, for a module's: its strings go on where those end. Types are numbered
+   *   from 1 there too: only find() and hasFunction() are of use.
+   * @throws SkbwhyError 'no-btf' when the bytes are no BTF
+   */
+  constructor(
+    private readonly bytes: Buffer,
+    private readonly base: Btf | null = null,
+  ) {
     if (bytes.length < 24 || bytes.readUInt16LE(0) !== 0xeb9f)
       throw new SkbwhyError('no-btf', 'the BTF type information is not readable');
     const header = bytes.readUInt32LE(4);
     const start = header + bytes.readUInt32LE(8);
     const end = start + bytes.readUInt32LE(12);
     this.strings = header + bytes.readUInt32LE(16);
+    this.stringBytes = bytes.readUInt32LE(20);
     for (let at = start; at < end; at += this.length(at)) this.types.push(at);
   }
 
@@ -70,11 +79,16 @@ export class Btf {
     const wanted = Buffer.from(name + '\0', 'latin1');
     for (let id = 1; id < this.types.length; id++) {
       if (this.kind(id) !== kind) continue;
-      const at = this.strings + this.bytes.readUInt32LE(this.at(id));
-      if (this.bytes[at] === wanted[0] && wanted.compare(this.bytes, at, at + wanted.length) === 0)
-        return id;
+      if (this.isString(this.bytes.readUInt32LE(this.at(id)), wanted)) return id;
     }
     return undefined;
+  }
+
+  private isString(offset: number, wanted: Buffer): boolean {
+    const before = this.base?.stringBytes ?? 0;
+    if (offset < before) return this.base!.isString(offset, wanted);
+    const at = this.strings + offset - before;
+    return this.bytes[at] === wanted[0] && wanted.compare(this.bytes, at, at + wanted.length) === 0;
   }
 
   /** The names of an enumeration's values by number; empty when this kernel does not have it. */

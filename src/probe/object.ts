@@ -4,9 +4,10 @@ import { SkbwhyError } from '../event/errors.js';
 import type { PlanEntry } from '../event/point.js';
 import { Btf } from './btf.js';
 import { Elf } from './elf.js';
+import type { KernelTypes } from './kernel-types.js';
 import { errnoName, native, type Pointer } from './libbpf.js';
 import { planPoints, type Plan } from './plan.js';
-import type { ProgramName } from './points.js';
+import { FUNCTION_PROGRAMS, PROGRAMS, type ProgramName } from './points.js';
 
 const BPF_PROG_TYPE_NETFILTER = 32;
 const BPF_NETFILTER = 45;
@@ -122,10 +123,10 @@ function lastWords(log: Buffer): string {
  * @param ringBytes size of the ring, a power of two
  * @throws SkbwhyError 'no-privilege', 'kernel-refused'
  */
-export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedObject {
+export function loadObject(bytes: Buffer, kernel: KernelTypes, ringBytes: number): LoadedObject {
   const refused = new Map<ProgramName, string>();
   for (let tries = 1; ; tries++) {
-    const plan = planPoints(btf, refused);
+    const plan = planPoints(kernel, refused);
     if (plan.programs.size === 0)
       throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
     let attempt = tryLoad(bytes, plan, ringBytes, false);
@@ -133,6 +134,15 @@ export function loadObject(bytes: Buffer, btf: Btf, ringBytes: number): LoadedOb
     // once more, to learn which program it is and why
     if (attempt.errno !== EPERM) attempt = tryLoad(bytes, plan, ringBytes, true);
     if ('programs' in attempt) return attempt;
+    const atFunctions = FUNCTION_PROGRAMS.filter((program) => plan.programs.has(program));
+    if (atFunctions.length > 0 && (attempt.errno === EPERM || !attempt.culprit)) {
+      for (const program of atFunctions)
+        refused.set(
+          program,
+          `the kernel refuses programs at functions: ${errnoName(attempt.errno)}`,
+        );
+      continue;
+    }
     if (attempt.errno === EPERM) throw new SkbwhyError('no-privilege', NO_PRIVILEGE);
     const passing = PASSING.has(attempt.errno);
     if (passing && tries < TRIES) continue;
@@ -221,13 +231,3 @@ function tryLoad(
     },
   };
 }
-
-const PROGRAMS: readonly ProgramName[] = [
-  'socket_state',
-  'tcp_retransmit',
-  'device_transmit',
-  'device_receive',
-  'packet_drop',
-  'netfilter_before',
-  'netfilter_after',
-];

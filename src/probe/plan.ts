@@ -1,5 +1,5 @@
 import type { PlanEntry } from '../event/point.js';
-import type { Btf } from './btf.js';
+import type { KernelTypes } from './kernel-types.js';
 import { POINT_HOOKS, type Hook, type ProgramName } from './points.js';
 
 /** What each program would do, and why those that cannot run here cannot. */
@@ -8,11 +8,15 @@ export interface Plan {
   programs: Set<ProgramName>;
 }
 
-function possible(hook: Hook, btf: Btf, refused: ReadonlyMap<ProgramName, string>): boolean {
-  if (hook.programs.some((program) => refused.has(program))) return false;
-  return 'tracepoint' in hook.needs
-    ? btf.tracepointArguments(hook.needs.tracepoint) > 0
-    : btf.hasFunction(hook.needs.function);
+function possible(
+  { needs, programs }: Hook,
+  kernel: KernelTypes,
+  refused: ReadonlyMap<ProgramName, string>,
+): boolean {
+  if (programs.some((program) => refused.has(program))) return false;
+  return 'tracepoint' in needs
+    ? kernel.btf.tracepointArguments(needs.tracepoint) > 0
+    : needs.functions.every((name) => kernel.hasFunction(name, needs.module));
 }
 
 /**
@@ -20,10 +24,13 @@ function possible(hook: Hook, btf: Btf, refused: ReadonlyMap<ProgramName, string
  * one sentence that says why there is none.
  * @param refused programs that the kernel did not load, with its reason
  */
-export function planPoints(btf: Btf, refused: ReadonlyMap<ProgramName, string> = new Map()): Plan {
+export function planPoints(
+  kernel: KernelTypes,
+  refused: ReadonlyMap<ProgramName, string> = new Map(),
+): Plan {
   const programs = new Set<ProgramName>();
   const entries = POINT_HOOKS.map(({ point, hooks, otherwise }): PlanEntry => {
-    const hook = hooks.find((candidate) => possible(candidate, btf, refused));
+    const hook = hooks.find((candidate) => possible(candidate, kernel, refused));
     if (hook) {
       for (const program of hook.programs) programs.add(program);
       const entry: PlanEntry = { point, mechanism: hook.mechanism, where: hook.where };

@@ -8,7 +8,14 @@ export type ProgramName =
   | 'device_receive'
   | 'packet_drop'
   | 'netfilter_before'
-  | 'netfilter_after';
+  | 'netfilter_after'
+  | 'nat_before'
+  | 'nat_after'
+  | 'conntrack_insert'
+  | 'conntrack_delete'
+  | 'checksum_fill'
+  | 'checksum_complete'
+  | 'conntrack_checksum';
 
 /** One way to hook a point. */
 export interface Hook {
@@ -16,8 +23,8 @@ export interface Hook {
   programs: readonly ProgramName[];
   /** kernel function, tracepoint or hooks, as the plan shows them */
   where: string;
-  /** tracepoint or kernel function that must be in the kernel's BTF */
-  needs: { tracepoint: string } | { function: string };
+  /** what must be in the BTF of the kernel: a tracepoint, or functions, where named of a module */
+  needs: { tracepoint: string } | { functions: readonly string[]; module?: string };
   /** what this way cannot see, when there is something */
   limits?: string;
 }
@@ -45,21 +52,54 @@ const tracepoint = (
   },
 ];
 
-/** A pair of programs around the nat and mangle chains of each hook. */
+/** Programs at the entry or the return of kernel functions. */
+const atFunctions = (
+  programs: readonly ProgramName[],
+  functions: readonly string[],
+  { module, limits }: { module?: string; limits?: string } = {},
+): Hook => ({
+  mechanism: 'fentry',
+  programs,
+  where: functions.map((name) => `${name}()`).join(', '),
+  needs: module === undefined ? { functions } : { functions, module },
+  ...(limits === undefined ? {} : { limits }),
+});
+
+const NAT = ['nf_nat_inet_fn'];
+const NAT_PROGRAMS = ['nat_before', 'nat_after'] as const;
+
+/** A pair of programs around the nat and mangle chains of each hook, or around the function of NAT. */
 const aroundNat: readonly Hook[] = [
   {
     mechanism: 'netfilter',
     programs: ['netfilter_before', 'netfilter_after'],
     where: 'around nat in PREROUTING, OUTPUT and POSTROUTING, IPv4 and IPv6',
-    needs: { function: 'bpf_nf_link_attach' },
+    needs: { functions: ['bpf_nf_link_attach'] },
   },
+  atFunctions(NAT_PROGRAMS, NAT, { module: 'nf_nat' }),
 ];
 
-const NEEDS_NETFILTER = 'needs netfilter programs (Linux 6.4 with CONFIG_NETFILTER_BPF_LINK)';
-const needsFunction = (name: string) => `needs a hook on the function ${name}, which is not built`;
+const aroundMark: readonly Hook[] = [
+  aroundNat[0]!,
+  atFunctions(NAT_PROGRAMS, NAT, {
+    module: 'nf_nat',
+    limits: 'marks that mangle or filter chains set are not seen, those of nat chains are',
+  }),
+];
+
+const NEEDS_NETFILTER =
+  'needs netfilter programs (Linux 6.4 with CONFIG_NETFILTER_BPF_LINK), or fentry programs and the module nf_nat loaded with its BTF (Linux 5.11)';
+const needsModule = (functions: string, module: string) =>
+  `needs fentry programs on ${functions}, and the module ${module} loaded with its BTF (Linux 5.11)`;
+const needsFentry = (functions: string) => `needs fentry programs on ${functions}`;
 
 export const POINT_HOOKS: readonly PointHooks[] = [
-  { point: 'tcp.transmit', hooks: [], otherwise: needsFunction('__tcp_transmit_skb') },
+  {
+    point: 'tcp.transmit',
+    hooks: [],
+    otherwise:
+      'socket.state, tcp.retransmit and device.transmit say the same, and not for every segment',
+  },
   {
     point: 'tcp.retransmit',
     hooks: tracepoint('tcp_retransmit', 'tcp', 'tcp_retransmit_skb'),
@@ -70,16 +110,26 @@ export const POINT_HOOKS: readonly PointHooks[] = [
     hooks: tracepoint('socket_state', 'sock', 'inet_sock_set_state'),
     otherwise: 'this kernel has no tracepoint sock:inet_sock_set_state',
   },
-  { point: 'mark.set', hooks: aroundNat, otherwise: NEEDS_NETFILTER },
+  { point: 'mark.set', hooks: aroundMark, otherwise: NEEDS_NETFILTER },
   { point: 'nat.setup', hooks: aroundNat, otherwise: NEEDS_NETFILTER },
   { point: 'nat.rewrite', hooks: aroundNat, otherwise: NEEDS_NETFILTER },
   {
     point: 'conntrack.insert',
-    hooks: [],
-    otherwise: needsFunction('__nf_conntrack_confirm'),
+    hooks: [
+      atFunctions(['conntrack_insert'], ['__nf_conntrack_confirm'], { module: 'nf_conntrack' }),
+    ],
+    otherwise: needsModule('__nf_conntrack_confirm', 'nf_conntrack'),
   },
-  { point: 'conntrack.refresh', hooks: [], otherwise: needsFunction('__nf_ct_refresh_acct') },
-  { point: 'conntrack.delete', hooks: [], otherwise: needsFunction('nf_ct_delete') },
+  {
+    point: 'conntrack.refresh',
+    hooks: [],
+    otherwise: 'every event says how long its conntrack entry has still to live',
+  },
+  {
+    point: 'conntrack.delete',
+    hooks: [atFunctions(['conntrack_delete'], ['nf_ct_delete'], { module: 'nf_conntrack' })],
+    otherwise: needsModule('nf_ct_delete', 'nf_conntrack'),
+  },
   {
     point: 'tunnel.transmit',
     hooks: tracepoint('device_transmit', 'net', 'net_dev_start_xmit'),
@@ -90,8 +140,22 @@ export const POINT_HOOKS: readonly PointHooks[] = [
     hooks: tracepoint('device_receive', 'net', 'netif_receive_skb'),
     otherwise: 'this kernel has no tracepoint net:netif_receive_skb',
   },
-  { point: 'checksum.fill', hooks: [], otherwise: needsFunction('skb_checksum_help') },
-  { point: 'checksum.verify', hooks: [], otherwise: needsFunction('__skb_checksum_complete') },
+  {
+    point: 'checksum.fill',
+    hooks: [atFunctions(['checksum_fill'], ['skb_checksum_help'])],
+    otherwise: needsFentry('skb_checksum_help'),
+  },
+  {
+    point: 'checksum.verify',
+    hooks: [
+      atFunctions(
+        ['checksum_complete', 'conntrack_checksum'],
+        ['__skb_checksum_complete', 'nf_ip_checksum'],
+        { limits: 'only checksums that are wrong are told' },
+      ),
+    ],
+    otherwise: needsFentry('__skb_checksum_complete and nf_ip_checksum'),
+  },
   {
     point: 'device.queue',
     hooks: [],
@@ -117,4 +181,18 @@ export const POINT_HOOKS: readonly PointHooks[] = [
     hooks: [],
     otherwise: 'mark.set and nat.* say what the hook changed; passing it unchanged is not recorded',
   })),
+];
+
+/** Every program of the object. */
+export const PROGRAMS: readonly ProgramName[] = [
+  ...new Set(POINT_HOOKS.flatMap(({ hooks }) => hooks.flatMap(({ programs }) => programs))),
+];
+
+/** Those at functions: a kernel that has no leave for them may take all others. */
+export const FUNCTION_PROGRAMS: readonly ProgramName[] = [
+  ...new Set(
+    POINT_HOOKS.flatMap(({ hooks }) =>
+      hooks.filter(({ mechanism }) => mechanism === 'fentry').flatMap(({ programs }) => programs),
+    ),
+  ),
 ];

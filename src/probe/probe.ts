@@ -4,8 +4,9 @@ import { release } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
 import type { PlanEntry } from '../event/point.js';
 import { hasCapabilities } from '../host/capabilities.js';
-import { Btf, dropReasons } from './btf.js';
+import { dropReasons } from './btf.js';
 import { compileFilter } from './filter.js';
+import { KernelTypes } from './kernel-types.js';
 import { native } from './libbpf.js';
 import { NetfilterLinks } from './netfilter-links.js';
 import {
@@ -73,7 +74,7 @@ export function kernelHz(): number {
  * @throws SkbwhyError 'no-btf'
  */
 export function possiblePoints(): PlanEntry[] {
-  return planPoints(Btf.ofKernel()).entries;
+  return planPoints(KernelTypes.read()).entries;
 }
 
 /**
@@ -81,10 +82,10 @@ export function possiblePoints(): PlanEntry[] {
  * @throws SkbwhyError 'no-btf', 'no-privilege', 'library-missing', 'nothing-attached'
  */
 export function checkedPoints(): PlanEntry[] {
-  const btf = Btf.ofKernel();
+  const kernel = KernelTypes.read();
   const bytes = readObject();
-  prepareObject(bytes, { hz: 0, netnsOnly: false, filter: null }, btf);
-  const object = loadObject(bytes, btf, 4096);
+  prepareObject(bytes, { hz: 0, netnsOnly: false, filter: null }, kernel.btf);
+  const object = loadObject(bytes, kernel, 4096);
   object.close();
   return object.plan;
 }
@@ -94,7 +95,7 @@ export function checkedPoints(): PlanEntry[] {
  * @throws SkbwhyError 'no-btf', 'no-privilege', 'library-missing', 'bad-filter'
  */
 export function checkTracing(filter?: string): void {
-  Btf.ofKernel();
+  KernelTypes.read();
   requirePrivilege();
   native();
   if (filter !== undefined) compileFilter(filter);
@@ -123,13 +124,13 @@ export class Probe {
    *   'nothing-attached'
    */
   constructor(options: ProbeOptions = {}) {
-    const btf = Btf.ofKernel();
+    const kernel = KernelTypes.read();
     requirePrivilege();
     native();
     const bytes = readObject();
     const ringBytes = options.ringBytes ?? RING_BYTES;
     this.hz = kernelHz();
-    this.reasons = dropReasons(btf);
+    this.reasons = dropReasons(kernel.btf);
     prepareObject(
       bytes,
       {
@@ -137,9 +138,9 @@ export class Probe {
         netnsOnly: options.netnsOnly ?? false,
         filter: options.filter === undefined ? null : compileFilter(options.filter),
       },
-      btf,
+      kernel.btf,
     );
-    this.object = loadObject(bytes, btf, ringBytes);
+    this.object = loadObject(bytes, kernel, ringBytes);
     this.plan = this.object.plan;
     try {
       this.ring = new Ring(this.object.map('ring'), ringBytes);

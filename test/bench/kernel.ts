@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Btf } from '../../src/probe/btf.js';
+import { KernelTypes } from '../../src/probe/kernel-types.js';
 import { compileFilter } from '../../src/probe/filter.js';
 import { native, type Pointer } from '../../src/probe/libbpf.js';
 import { NetfilterLinks } from '../../src/probe/netfilter-links.js';
@@ -126,14 +126,14 @@ class Product {
   private links: NetfilterLinks[] = [];
 
   constructor(
-    btf: Btf,
+    kernel: KernelTypes,
     private readonly network: Network,
     filter: string | null,
   ) {
     const bytes = readObject();
     const code = filter === null ? null : compileFilter(filter);
-    prepareObject(bytes, { hz: kernelHz(), netnsOnly: true, filter: code }, btf);
-    this.object = loadObject(bytes, btf, RING_BYTES);
+    prepareObject(bytes, { hz: kernelHz(), netnsOnly: true, filter: code }, kernel.btf);
+    this.object = loadObject(bytes, kernel, RING_BYTES);
     this.programs = this.object.programs;
     this.ring = new Ring(this.object.map('ring'), RING_BYTES);
     for (const inode of network.inodes) {
@@ -198,12 +198,12 @@ export async function measureKernel(
   if (statistics < 0) throw new Error('the kernel does not count the run time of programs');
   const closing: (() => void)[] = [() => native().libc.close(statistics)];
   try {
-    const btf = Btf.ofKernel();
+    const kernel = KernelTypes.read();
     const empty = new EmptyPrograms(built);
     closing.push(() => empty.close());
-    const plain = new Product(btf, network, null);
+    const plain = new Product(kernel, network, null);
     closing.push(() => plain.close());
-    const filtered = new Product(btf, network, OTHER);
+    const filtered = new Product(kernel, network, OTHER);
     closing.push(() => filtered.close());
     const samples = new Map<string, { load: Load; net: number[]; ratio: number[] }>();
     for (let round = 0; round < rounds; round++)

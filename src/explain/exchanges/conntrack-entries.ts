@@ -1,5 +1,6 @@
 import { AT, type Cursor } from '../../event/cursor.js';
 import { keyEndpoints, tupleKey, TUPLE_PROTOCOL } from '../../event/headers.js';
+import { BoundedMap } from '../bounded-map.js';
 import { IPS_CONFIRMED } from './observation.js';
 
 /** Entries remembered; the oldest is forgotten first. */
@@ -7,6 +8,9 @@ const MAX_ENTRIES = 32_768;
 
 /** Source addresses counted in one namespace. */
 const MAX_MAKERS = 4096;
+
+/** Deletions remembered. */
+const MAX_DELETIONS = 4096;
 
 /** A record of one of the sessions that are explained together. */
 interface RecordAt {
@@ -41,6 +45,15 @@ export interface SeenEntry {
   inserted: RecordAt | null;
 }
 
+/** The end of an entry, as conntrack.delete tells it. */
+export interface Deletion extends RecordAt {
+  readonly originalKey: string;
+  /** CLOCK_MONOTONIC, ns */
+  readonly time: number;
+  /** netlink port of who asked for it, by custom its pid; 0: the kernel, because its time was up */
+  readonly pid: number;
+}
+
 /**
  * The conntrack entries of the recent past, found by either tuple: who else had the tuple
  * that an entry could not get? Bounded; packets of established entries cost one look-up.
@@ -53,6 +66,8 @@ export class ConntrackEntries {
   /** in the order of their making, in a circle: a Set would walk over its deleted ones every time */
   private readonly all: SeenEntry[] = [];
   private oldest = 0;
+  /** by address: the latest */
+  private readonly deletions = new BoundedMap<number, Deletion>(MAX_DELETIONS);
 
   /** Notes the entry that the cursor's packet bears. */
   see(cursor: Cursor, session: number, time: number): void {
@@ -101,6 +116,21 @@ export class ConntrackEntries {
       entry.insertedAt = time;
       entry.inserted = { session, seq: cursor.seq };
     }
+  }
+
+  /** Notes a deletion: conntrack.delete. */
+  ends(cursor: Cursor, session: number, time: number): void {
+    const originalKey = tupleKey(cursor.bytes, cursor.base + AT.original);
+    const { seq } = cursor;
+    this.deletions.set(cursor.ct, { session, seq, time, originalKey, pid: cursor.u32(AT.pid) });
+  }
+
+  /** How the entry that had this address and original tuple between two moments ended, where it did. */
+  deletionOf(address: number, originalKey: string, from: number, to: number): Deletion | null {
+    const deletion = this.deletions.get(address);
+    return deletion?.originalKey === originalKey && deletion.time >= from && deletion.time <= to
+      ? deletion
+      : null;
   }
 
   /** The entries of a place that have this tuple, in either direction, the oldest first. */

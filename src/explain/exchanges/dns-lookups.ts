@@ -169,6 +169,23 @@ export class DnsLookups implements Tracker {
     else this.answer(seen, flow, at, end);
   }
 
+  /** What a function did to a packet: belongs to its exchange, begins none and is no new attempt. */
+  witness({ cursor, headers, session, time, tunnel }: Seen): void {
+    const { flow } = headers;
+    const { bytes, base } = cursor;
+    const at = flow.l4 + 8;
+    const end = base + AT.packet + cursor.packetLength;
+    if (at + 12 > end) return;
+    const response = (bytes[at + 2]! & 0x80) !== 0;
+    const own = response ? flow.reverseKey(bytes) : flow.key(bytes);
+    const original = tunnel || cursor.ct === 0 ? own : tupleKey(bytes, base + AT.original);
+    const question = questionKey(bytes, at, end);
+    const known = this.byKey.get(own + question) ?? this.byKey.get(original + question);
+    if (!known) return;
+    const ipId = response ? 0 : flow.identification(bytes);
+    known.lookup.add(cursor, session, time, known.lookup.attemptOf(ipId, known.query));
+  }
+
   isHealthy(exchange: Exchange): boolean {
     const lookup = exchange as Lookup;
     return (

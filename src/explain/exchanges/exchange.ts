@@ -176,7 +176,7 @@ export class Exchange {
     this.decoded = null;
   }
 
-  /** Every event of it so far, in the order of time. */
+  /** Every event of it so far, in the order of time; those at functions too. */
   observations(
     sessions: readonly { id: string; world: World; offset: number }[],
   ): readonly Observation[] {

@@ -63,6 +63,19 @@ export class TcpConnects implements Tracker {
     else this.answer(seen, flow, (handshake & TCP_RST) !== 0);
   }
 
+  /** What a function did to a packet: belongs to its exchange, begins none and is no new attempt. */
+  witness({ cursor, headers, session, time, tunnel }: Seen): void {
+    const { flow } = headers;
+    const { bytes, base } = cursor;
+    const request = (flow.flags & (TCP_SYN | TCP_ACK | TCP_RST)) === TCP_SYN;
+    const isn = request ? flow.seq(bytes) : (flow.ack(bytes) - 1) >>> 0;
+    const own = request ? flow.key(bytes) : flow.reverseKey(bytes);
+    const original = tunnel || cursor.ct === 0 ? own : tupleKey(bytes, base + AT.original);
+    const connect = this.byKey.get(keyOf(own, isn)) ?? this.byKey.get(keyOf(original, isn));
+    const attempt = request ? connect?.attemptOf(flow.identification(bytes)) : undefined;
+    connect?.add(cursor, session, time, attempt);
+  }
+
   isHealthy(connect: Exchange): boolean {
     return (
       connect.outcome === 'recovered' &&

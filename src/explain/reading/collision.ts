@@ -3,6 +3,7 @@ import { isRequest, nameOf } from './attempts.js';
 import type { Case, Rival } from '../diagnose.js';
 import { dropText, evidenceOf } from './fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../finding.js';
+import { refusedInsertion } from './functions.js';
 import { enteredAt, failedInsertions, flowText, tupleText } from './insertion.js';
 import { IPS_DST_NAT, type Observation } from '../exchanges/observation.js';
 import { attemptsUpToAnswer, repeatOf } from './repeats.js';
@@ -126,14 +127,15 @@ export function raceText({ drop }: Collision, winner: Rival): string {
 /** The drop itself, and conntrack's own counter of such drops. */
 export function insertFailedClaim(exchange: Case, drop: Observation): Claim {
   const rise = drop.world.rise(drop.netns, 'conntrack.drop', drop.time, drop.time);
+  const refused = refusedInsertion(exchange, drop);
   return {
     claim: 'insert-failed',
     text:
-      `The entry of ${nameOf(exchange, drop.attempt)} cannot be inserted, and the packet is dropped: ${dropText(exchange, drop)}, NAT done, not confirmed (__nf_conntrack_confirm).` +
+      `The entry of ${nameOf(exchange, drop.attempt)} cannot be inserted, and the packet is dropped: ${dropText(exchange, drop)}, NAT done, not confirmed (__nf_conntrack_confirm${refused ? ' was seen to return NF_DROP' : ''}).` +
       (rise && rise.fact > 0
         ? ` conntrack's counter of such drops rose by ${rise.fact} meanwhile.`
         : ''),
-    evidence: [...evidenceOf(drop), ...(rise && rise.fact > 0 ? [rise.evidence] : [])],
+    evidence: [...evidenceOf(refused, drop), ...(rise && rise.fact > 0 ? [rise.evidence] : [])],
   };
 }
 

@@ -1,5 +1,5 @@
 import { nameOf } from '../../explain/reading/attempts.js';
-import type { Case } from '../../explain/diagnose.js';
+import type { Case, EntryEnd } from '../../explain/diagnose.js';
 import type { BypassReason, Evidence } from '../../explain/finding.js';
 import { identity, type Crossing } from './crossing.js';
 import { duration, hex, hex16, hex32 } from '../../explain/wording.js';
@@ -30,7 +30,10 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
   );
   if (index < 0) return null;
   const through = all[index]!;
-  const before = all.slice(0, index).findLast((c) => c.badChecksum)!;
+  const before = all
+    .slice(0, index)
+    .findLast((c) => c.badChecksum && (c.sent !== null || c.entry !== null));
+  if (!before) return null;
   const proof = (...list: (Crossing['sent'] | undefined)[]): Evidence[] =>
     list.flatMap((o) => (o ? [o.evidence] : []));
   const retransmit = exchange.observations.find(
@@ -91,24 +94,34 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       };
     // Timers fire in jiffies: an entry may be found expired up to one tick early or late.
     const expired = gapMs >= timeoutMs - JIFFY_MS;
-    return expired
+    const end = exchange.deletionOf(before.sent ?? before.nat!, through.startedAt);
+    const seen = end ? ` ${endText(end, before, timeoutMs)}` : '';
+    return expired && !end?.pid
       ? {
           ...base,
           why: 'conntrack-expired',
           text:
-            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same. ${nameOf(exchange, before.n)} had refreshed its entry for ${duration(timeoutMs)}; ${nameOf(exchange, through.n)} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone. ` +
+            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same. ${nameOf(exchange, before.n)} had refreshed its entry for ${duration(timeoutMs)}; ${nameOf(exchange, through.n)} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone.${seen} ` +
             `A new entry was made for an unmarked packet, without SNAT, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
           short: `${nameOf(exchange, through.n)} escaped because the gap of ${duration(gapMs)} before it outlived the ${duration(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
-          evidence: proof(before.sent, through.entry, through.nat, through.sent),
+          evidence: [
+            ...proof(before.sent),
+            ...(end ? [end.evidence] : []),
+            ...proof(through.entry, through.nat, through.sent),
+          ],
         }
       : {
           ...base,
           why: 'conntrack-deleted',
           text:
             `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that ${nameOf(exchange, before.n)} had refreshed for ${duration(timeoutMs)} had ${duration(timeoutMs - gapMs)} left when ${nameOf(exchange, through.n)} came after ${duration(gapMs)}; ` +
-            `yet a new entry was made: somebody deleted the old one (conntrack -D, a flush, an address that went).`,
+            `yet a new entry was made: ${seen ? `the old one had been deleted.${seen}` : 'somebody deleted the old one (conntrack -D, a flush, an address that went).'}`,
           short: `${nameOf(exchange, through.n)} escaped because the outer conntrack entry had been deleted ${duration(timeoutMs - gapMs)} before its time.`,
-          evidence: proof(before.sent, through.nat, through.sent),
+          evidence: [
+            ...proof(before.sent),
+            ...(end ? [end.evidence] : []),
+            ...proof(through.nat, through.sent),
+          ],
         };
   }
   return null;
@@ -116,6 +129,14 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
 
 /** One tick at HZ=100, the coarsest in use. */
 const JIFFY_MS = 10;
+
+/** The end of an outer entry as nf_ct_delete (net/netfilter/nf_conntrack_core.c) showed it. */
+function endText({ time, pid }: EntryEnd, before: Crossing, timeoutMs: number): string {
+  const after = duration((time - before.startedAt) / 1e6);
+  return pid
+    ? `It was seen being deleted ${after} after SYN ${before.n}, by netlink port ${pid}.`
+    : `The kernel was seen deleting it ${after} after its last packet, ${duration(timeoutMs)} being its time.`;
+}
 
 /** The facts that tell of the change, where they were recorded. */
 function rulesChange({ sent }: Crossing, through: Crossing): Evidence[] {

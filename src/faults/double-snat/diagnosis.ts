@@ -9,6 +9,7 @@ import type {
 } from '../../explain/finding.js';
 import { IPS_SRC_NAT, type Observation } from '../../explain/exchanges/observation.js';
 import { nameOf, nounOf, whatOf } from '../../explain/reading/attempts.js';
+import { refusedChecksums } from '../../explain/reading/functions.js';
 import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { bypassOf } from './bypass.js';
@@ -116,7 +117,7 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
     {
       claim: 'dropped-by-peer',
       text: `${node} verifies it and drops it: ${dropText(exchange, drop)}.`,
-      evidence: evidence(drop),
+      evidence: evidence(...refusedChecksums(exchange, drop), drop),
     },
   ];
   if (through)
@@ -278,7 +279,7 @@ function fateClaim(exchange: Case, c: Crossing): Claim {
     ? {
         claim: 'dropped-by-peer',
         text: `${name} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
-        evidence: evidence(c.arrived, c.drop),
+        evidence: evidence(c.arrived, ...refusedChecksums(exchange, c.drop), c.drop),
       }
     : {
         claim: 'peer-drop-expected',
