@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SkbwhyError } from '../event/errors.js';
+import { MECHANISMS } from '../event/point.js';
 import { MAX_EXCHANGES, type ExplainerOptions } from '../explain/explainer.js';
 import type { Report } from '../explain/finding.js';
 import type { Format } from './output.js';
@@ -15,6 +16,12 @@ export const filterOption = (): Option =>
     '--filter <expression>',
     'pcap-filter syntax; matched against the packet and both tuples of its conntrack entry, then followed',
   );
+
+export const mechanismsOption = (): Option =>
+  new Option(
+    '--mechanisms <kind...>',
+    'only hooks of these kinds; otherwise for each point the cheapest that this kernel has',
+  ).choices(MECHANISMS);
 
 export const slowOption = (): Option =>
   new Option(

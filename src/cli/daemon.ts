@@ -1,3 +1,4 @@
+import type { Mechanism } from '../event/point.js';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { pino, type Logger } from 'pino';
 import type { Finding } from '../explain/finding.js';
@@ -11,6 +12,7 @@ import { StreamServer } from '../stream/server.js';
 import {
   explainerOptions,
   filterOption,
+  mechanismsOption,
   maxExchangesOption,
   seconds,
   type ExplainOptions,
@@ -31,6 +33,7 @@ import {
 
 interface DaemonOptions extends ServingOptions, ExplainOptions {
   filter?: string;
+  mechanisms?: Mechanism[];
   netns?: string[];
   record?: string;
   rotateSize: number;
@@ -48,6 +51,7 @@ export function daemonCommand(): Command {
     .addOption(tokenFileOption())
     .addOption(allowOriginOption())
     .addOption(filterOption())
+    .addOption(mechanismsOption())
     .addOption(slowOption())
     .addOption(maxExchangesOption())
     .addOption(

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import { SkbwhyError } from '../event/errors.js';
+import type { Mechanism } from '../event/point.js';
 import type { Fault } from '../faults/fault.js';
 import { loadFaults } from '../faults/registry.js';
 import type { ClientResult } from '../lab/lab.js';
@@ -10,6 +11,7 @@ import {
   exitCode,
   explainerOptions,
   maxExchangesOption,
+  mechanismsOption,
   type ExplainOptions,
   failOnFindingOption,
   formatOf,
@@ -31,6 +33,7 @@ interface LabOptions extends ExplainOptions {
   record?: string;
   failOnFinding?: boolean;
   filter?: string;
+  mechanisms?: Mechanism[];
   netns?: string[];
 }
 
@@ -68,6 +71,7 @@ function labOf(fault: Fault): Command {
       new Option('--netns <role...>', 'trace only these roles’ namespaces (sender, receiver …)'),
     )
     .addOption(new Option('--filter <expression>', 'pcap-filter syntax, as for record'))
+    .addOption(mechanismsOption())
     .addOption(slowOption())
     .addOption(maxExchangesOption())
     .addOption(jsonOption())
@@ -142,6 +146,7 @@ export async function runLab(
         netns: netns ?? [...lab.traced],
         transient: true,
         ...(options.filter === undefined ? {} : { filter: options.filter }),
+        ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
       });
       let recorder: FileWriter | null = null;
       let clients: ClientResult[] = [];

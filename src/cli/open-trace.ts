@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { SkbwhyError } from '../event/errors.js';
+import type { Mechanism } from '../event/point.js';
 import type { LiveTrace } from '../session/live.js';
 
 /**
@@ -21,6 +22,7 @@ export function requireLinux(): void {
 export async function openTrace(options: {
   filter?: string;
   netns?: string[];
+  mechanisms?: Mechanism[];
   transient?: boolean;
 }): Promise<LiveTrace> {
   requireLinux();

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { Command, Option } from 'commander';
 import { SkbwhyError } from '../event/errors.js';
+import type { Mechanism } from '../event/point.js';
 import { FileWriter } from '../session/file-writer.js';
 import {
   exitCode,
@@ -10,6 +11,7 @@ import {
   type ExplainOptions,
   failOnFindingOption,
   filterOption,
+  mechanismsOption,
   formatOf,
   jsonOption,
   seconds,
@@ -25,6 +27,7 @@ export const AFTERMATH_MS = 300;
 
 interface RecordOptions extends ExplainOptions {
   filter?: string;
+  mechanisms?: Mechanism[];
   netns?: string[];
   duration?: number;
   json?: boolean;
@@ -37,6 +40,7 @@ export function recordCommand(): Command {
     .argument('<file>', 'session file to write (.skbw)')
     .argument('[command...]', 'after --: record for as long as this runs')
     .addOption(filterOption())
+    .addOption(mechanismsOption())
     .addOption(
       new Option(
         '--netns <name...>',

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
-import type { PlanEntry } from '../event/point.js';
+import { MECHANISMS, type Mechanism, type PlanEntry } from '../event/point.js';
 import { Btf } from './btf.js';
 import { Elf } from './elf.js';
 import type { KernelTypes } from './kernel-types.js';
@@ -121,12 +121,18 @@ function lastWords(log: Buffer): string {
  * Loads the object. A program that the kernel refuses is left out, and the plan says why.
  * @param bytes as prepared by prepareObject
  * @param ringBytes size of the ring, a power of two
+ * @param mechanisms only hooks of these kinds
  * @throws SkbwhyError 'no-privilege', 'kernel-refused'
  */
-export function loadObject(bytes: Buffer, kernel: KernelTypes, ringBytes: number): LoadedObject {
+export function loadObject(
+  bytes: Buffer,
+  kernel: KernelTypes,
+  ringBytes: number,
+  mechanisms: readonly Mechanism[] = MECHANISMS,
+): LoadedObject {
   const refused = new Map<ProgramName, string>();
   for (let tries = 1; ; tries++) {
-    const plan = planPoints(kernel, refused);
+    const plan = planPoints(kernel, mechanisms, refused);
     if (plan.programs.size === 0)
       throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
     let attempt = tryLoad(bytes, plan, ringBytes, false);

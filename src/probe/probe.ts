@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { release } from 'node:os';
 import { SkbwhyError } from '../event/errors.js';
-import type { PlanEntry } from '../event/point.js';
+import { MECHANISMS, type Mechanism, type PlanEntry } from '../event/point.js';
 import { hasCapabilities } from '../host/capabilities.js';
 import { dropReasons } from './btf.js';
 import { compileFilter } from './filter.js';
@@ -32,6 +32,8 @@ export interface ProbeOptions {
   filter?: string | undefined;
   /** only events of namespaces given to allowNetns() */
   netnsOnly?: boolean;
+  /** only hooks of these kinds; absent: any */
+  mechanisms?: readonly Mechanism[];
   /** size of the ring, a power of two; 32 MiB by default */
   ringBytes?: number;
 }
@@ -140,7 +142,7 @@ export class Probe {
       },
       kernel.btf,
     );
-    this.object = loadObject(bytes, kernel, ringBytes);
+    this.object = loadObject(bytes, kernel, ringBytes, options.mechanisms ?? MECHANISMS);
     this.plan = this.object.plan;
     try {
       this.ring = new Ring(this.object.map('ring'), ringBytes);

@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { SkbwhyError } from '../event/errors.js';
 import { encodeFact, type Fact, type LostFact } from '../event/fact.js';
 import { LAYOUT } from '../event/layout.js';
-import { Point } from '../event/point.js';
+import { Point, type Mechanism } from '../event/point.js';
 import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
 import { processFact } from '../host/processes.js';
 import { HostWatch } from '../host/watch.js';
@@ -45,6 +45,8 @@ export interface TraceOptions {
   filter?: string | undefined;
   /** names of network namespaces; absent: all, also those that appear later */
   netns?: string[] | undefined;
+  /** only hooks of these kinds; absent: any */
+  mechanisms?: readonly Mechanism[] | undefined;
   /** size of the ring, a power of two; 32 MiB by default */
   ringBytes?: number | undefined;
   /** the node's other facts; HostWatch by default, null: none */
@@ -71,6 +73,7 @@ export async function trace(options: TraceOptions = {}): Promise<LiveTrace> {
   const probe = new Probe({
     filter: options.filter,
     netnsOnly: options.netns !== undefined,
+    ...(options.mechanisms === undefined ? {} : { mechanisms: options.mechanisms }),
     ...(options.ringBytes === undefined ? {} : { ringBytes: options.ringBytes }),
   });
   const session = new LiveSession(probe, options);
