@@ -25,6 +25,9 @@ async function until<T extends Fact>(
   throw new Error('no such fact in 15 s');
 }
 
+/** As facts have it. */
+const monotonicNs = () => Number(process.hrtime.bigint());
+
 const is =
   <K extends Fact['fact']>(kind: K, more: (fact: Extract<Fact, { fact: K }>) => boolean) =>
   (fact: Fact): fact is Extract<Fact, { fact: K }> =>
@@ -109,6 +112,34 @@ describe('a namespace that is followed', () => {
     }
   });
 
+  test('rules changed between two readings, and the fact says which', async () => {
+    assert.equal(started.find(is('rules', () => true))?.changed, undefined);
+    await watch.poll();
+    // nothing changed: the bracket begins here
+    const lastReading = monotonicNs();
+    await watch.poll();
+    const changing = monotonicNs();
+    inside('nft', 'add', 'rule', 'ip', 't', 'post', 'meta', 'mark', '0x9', 'masquerade');
+    const changed = monotonicNs();
+    const fact = (await watch.poll()).find(is('rules', () => true));
+    const told = monotonicNs();
+    const { after, before } = fact?.changed ?? assert.fail('no bracket');
+    assert.ok(lastReading <= after && after <= changing, `${lastReading} ${after} ${changing}`);
+    assert.ok(changed <= before && before <= told, `${changed} ${before} ${told}`);
+  });
+
+  test('so it does when they change while they are read', async () => {
+    const poll = watch.poll();
+    // devices are read first, rules last
+    await setTimeout(5);
+    const changing = monotonicNs();
+    inside('nft', 'add', 'rule', 'ip', 't', 'post', 'meta', 'mark', '0xa', 'masquerade');
+    const changed = monotonicNs();
+    const facts = [...(await poll), ...(await watch.poll())];
+    const { after, before } = facts.find(is('rules', () => true))?.changed ?? assert.fail('none');
+    assert.ok(after <= changed && changing <= before, `${after} ${changing} ${changed} ${before}`);
+  });
+
   test('a changed setting, and only that', async () => {
     inside('sh', '-c', 'echo 7 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout');
     const { values } = await until(
@@ -125,6 +156,58 @@ describe('a namespace that is followed', () => {
       is('counters', (fact) => 'Udp.NoPorts' in fact.values),
     );
     assert.ok(values['Udp.NoPorts']! > 0);
+  });
+
+  const setUdpTimeout = (seconds: number) =>
+    inside('sh', '-c', `echo ${seconds} > /proc/sys/net/netfilter/nf_conntrack_udp_timeout`);
+
+  test('a last reading is of settings and counters only, also while a poll is under way', async () => {
+    let release = (): void => undefined;
+    const listed = new Promise<void>((resolve) => (release = resolve));
+    let asked = 0;
+    const own = new HostWatch(async () => {
+      // the poll's, the second one, takes its time
+      if (asked++ === 1) await listed;
+      return namespaces;
+    });
+    await own.start();
+    const poll = own.poll();
+    setUdpTimeout(8);
+    inside('nft', 'add', 'table', 'ip', 'late');
+    inside('bash', '-c', 'echo x > /dev/udp/127.0.0.1/9');
+    const told = await own.last();
+    release();
+    const settings = told.find(is('settings', () => true));
+    assert.deepEqual(settings?.values, { 'net.netfilter.nf_conntrack_udp_timeout': '8' });
+    const counters = told.find(is('counters', () => true));
+    assert.ok(counters && 'Udp.NoPorts' in counters.values);
+    assert.equal(told.length, 2);
+    // what was told is not told again
+    assert.deepEqual((await poll).filter(is('settings', () => true)), []);
+  });
+
+  test('a last reading is of the 16 that were read longest ago, and of none that is new', async () => {
+    const [real] = namespaces;
+    // one namespace by many names, so that a change is one of all
+    const many = Array.from({ length: 20 }, (_, i) => ({ ...real!, inode: i + 1 }));
+    const own = new HostWatch(() => many);
+    await own.start();
+    many.push({ ...real!, inode: 21 });
+    const tell = async (seconds: number) => {
+      setUdpTimeout(seconds);
+      const told = (await own.last()).filter(is('settings', () => true));
+      return told.map(({ netns }) => netns).sort((a, b) => a - b);
+    };
+    const first = await tell(9);
+    assert.equal(first.length, 16);
+    const second = await tell(10);
+    assert.equal(second.length, 16);
+    const known = Array.from({ length: 20 }, (_, i) => i + 1);
+    assert.deepEqual(
+      known.filter((netns) => !first.includes(netns) && !second.includes(netns)),
+      [],
+    );
+    assert.ok(![...first, ...second].includes(21));
   });
 
   test('the event loop stays free, a namespace that goes is told once', async () => {
