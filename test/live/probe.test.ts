@@ -311,6 +311,87 @@ describe('losses', () => {
   });
 });
 
+describe('a storm of drops', () => {
+  const name = netnsName('storm');
+  const THINNED = 64n;
+  const PER_SECOND = 32;
+  const FEW = 20;
+  after(() => removeNetns(name));
+
+  // A socket whose filter takes nothing: hardly anybody else drops packets at that place. On each CPU
+  // a few, then thousands a second, then one more to tell of those that were left out at the end.
+  const storm = `
+import ctypes, os, socket, struct, time
+taker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+taker.bind(("127.0.0.1", 9999))
+nothing = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+taker.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HL", 1, ctypes.addressof(nothing)))
+giver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def give(packets):
+    for _ in range(packets):
+        giver.sendto(b"x", ("127.0.0.1", 9999))
+cpus = os.sched_getaffinity(0)
+for cpu in cpus:
+    os.sched_setaffinity(0, {cpu})
+    give(${FEW})
+    time.sleep(1.1)
+    end = time.monotonic() + 2.3
+    while time.monotonic() < end:
+        give(40)
+        time.sleep(0.01)
+    time.sleep(1.1)
+    give(1)
+for line in open("/proc/net/udp"):
+    if ":270F " in line:
+        print(len(cpus), line.split()[-1])
+`;
+
+  test('is told of by 32 events a second, place and CPU, and by how many were left out', async () => {
+    removeNetns(name);
+    addNetns(name);
+    const seen = await collect({ netns: [name] });
+    const printed = run('ip', 'netns', 'exec', name, 'python3', '-c', storm);
+    const [cpus = 0, dropped = 0] = printed.split(' ').map(Number);
+    await sleep(100);
+    await seen.session.close();
+    await seen.done;
+    const told = of(seen.events, 'packet.drop');
+    const leftOut = (event: Seen) => Number(event.field('left_out'));
+    const byCpu = new Map<bigint, Seen[]>();
+    for (const event of told) {
+      assert.equal(event.packet.readUInt16BE(22), 9999);
+      assert.ok(event.field('flags') & THINNED);
+      const cpu = event.field('cpu');
+      byCpu.set(cpu, [...(byCpu.get(cpu) ?? []), event]);
+    }
+    assert.equal(byCpu.size, cpus);
+    assert.equal(new Set(told.map((event) => event.field('location'))).size, 1);
+    for (const [cpu, events] of byCpu) {
+      const perSecond: number[] = [];
+      let since = -Infinity;
+      for (const event of events) {
+        const time = Number(event.field('time'));
+        // counted in ticks of the kernel
+        if (time - since >= 0.98e9) {
+          since = time;
+          perSecond.push(0);
+        }
+        perSecond[perSecond.length - 1]!++;
+      }
+      assert.equal(perSecond[0], FEW, `CPU ${cpu}: few are told of one by one`);
+      assert.equal(perSecond[1], PER_SECOND, `CPU ${cpu}: ${perSecond.join(' ')}`);
+      assert.ok(Math.max(...perSecond) <= PER_SECOND, `CPU ${cpu}: ${perSecond.join(' ')}`);
+      assert.equal(perSecond.at(-1), 1);
+      // none but the first of a second has to tell of others
+      const telling = events.filter((event) => leftOut(event) > 0).length;
+      assert.ok(telling > 0 && telling < perSecond.length, `${telling} of ${perSecond.join(' ')}`);
+    }
+    const left = told.reduce((sum, event) => sum + leftOut(event), 0);
+    assert.ok(dropped > 4000 * cpus, `${dropped} dropped`);
+    assert.equal(told.length + left, dropped);
+  });
+});
+
 describe('ending', () => {
   test('by SIGKILL leaves no program behind', async () => {
     const module = fileURLToPath(new URL('../../src/session/live.js', import.meta.url));
