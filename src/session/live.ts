@@ -18,7 +18,7 @@ const SHORTEST_WAIT_MS = 1;
 const LONGEST_WAIT_MS = 20;
 const TICK_MS = 1000;
 /** Closing waits so long at most for the last numbers. */
-const LAST_MS = 1500;
+const LAST_MS = 5000;
 /** Scans in which a namespace must be missing before it counts as gone (/proc is not read at once). */
 const MISSES = 2;
 const POINT = LAYOUT.point[0];
