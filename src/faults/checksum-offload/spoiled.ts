@@ -88,6 +88,7 @@ function spoiledOn(exchange: Case, journey: readonly Observation[]): Spoiled | n
   if (!drop && !isMissed(exchange, journey)) return null;
   const same = readings.filter(({ outer }) => outer === found.outer);
   const [before, after] = bad ? [same[same.indexOf(bad) - 1] ?? null, bad] : changeOf(same, found);
+  if (before && isUndone(before, after)) return null;
   if (!isUntranslated(before, after)) return null;
   const noun = packetNoun(exchange, after.at);
   return { n: after.at.attempt, noun, before, after, drop, refusedBy, readings: same };
@@ -165,6 +166,17 @@ function changeOf(readings: readonly Reading[], arrival: Reading): [Reading | nu
   if (first > 0) return [readings[first - 1]!, readings[first]!];
   return [readings[0] === arrival ? null : readings[0]!, arrival];
 }
+
+/**
+ * Where its stack drops what has arrived, no device stands between, and what a checksum was left with
+ * (CHECKSUM_PARTIAL) is forgotten: udp_csum_pull_header takes its header off (skb_postpull_rcsum,
+ * include/linux/skbuff.h).
+ */
+const isUndone = (before: Reading, after: Reading): boolean =>
+  after.at.point === 'packet.drop' &&
+  before.at.point === 'device.receive' &&
+  before.at.netns === after.at.netns &&
+  before.state === 'left';
 
 /** Do both places show the same addresses and ports? A NAT between is another matter. */
 function isUntranslated(before: Reading | null, after: Reading): boolean {
