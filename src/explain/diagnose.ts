@@ -54,6 +54,8 @@ export interface Case {
   attached(point: string): boolean;
   /** name of a drop reason on the kernel that recorded the observation */
   reasonName(observation: Observation): string;
+  /** why that name is not sure: kernels before 5.17 tell no reasons; empty where it is */
+  reasonDoubts(observation: Observation): string[];
 }
 
 /** A conntrack entry that has a tuple which another one wants. Times: CLOCK_MONOTONIC ns. */

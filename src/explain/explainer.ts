@@ -14,7 +14,7 @@ import { assured } from './assurance.js';
 import { ConntrackEntries, type SeenEntry } from './exchanges/conntrack-entries.js';
 import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
 import type { Case, Diagnoser, EntryEnd, Rival, Upstream } from './diagnose.js';
-import { reasonAt } from './reading/drop-reason.js';
+import { inferReason } from './reading/drop-reason.js';
 import type { Exchange } from './exchanges/exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import { HeldExchanges } from './exchanges/held-exchanges.js';
@@ -566,6 +566,11 @@ export class Explainer implements Registry {
     const all = exchange.observations(sources);
     const observations = all.filter(({ point }) => !AT_FUNCTIONS.has(point));
     const first = observations[0];
+    const reasonsOf = ({ evidence }: Observation) =>
+      sources.find((s) => s.id === evidence.session)!.header.reasons;
+    // kernels before 5.17 tell none
+    const inferred = (o: Observation) =>
+      Object.keys(reasonsOf(o)).length === 0 ? inferReason(o, observations) : null;
     return {
       kind: exchange.kind,
       observations,
@@ -597,11 +602,14 @@ export class Explainer implements Registry {
         exchange.unseen,
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
-      reasonName: ({ evidence, reason, world, location }: Observation) => {
-        const { reasons } = sources.find((s) => s.id === evidence.session)!.header;
-        // kernels before 5.17 tell none: the place alone speaks
-        if (Object.keys(reasons).length === 0) return reasonAt(world.symbol(location));
-        return reasons[reason] ?? `reason ${reason}`;
+      reasonName: (o) => inferred(o)?.name ?? reasonsOf(o)[o.reason] ?? `reason ${o.reason}`,
+      reasonDoubts: (o) => {
+        const { name, by } = inferred(o) ?? { by: null };
+        return by === null
+          ? []
+          : [
+              `this kernel gives no reasons for drops: ${name} is taken from the place, ${o.world.symbol(o.location)}, and from ${by}`,
+            ];
       },
     };
   }

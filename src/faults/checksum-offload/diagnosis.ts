@@ -124,6 +124,8 @@ function sureness(
     loweredFor.push(
       `not all that the checksum covers is recorded (payload never is): the packet may have been altered after ${place(after.at)} instead`,
     );
+  if (refusedBy === 'protocol' && drop && after.state === 'unknown')
+    loweredFor.push(...exchange.reasonDoubts(drop));
   if (refusedBy === 'counter' && after.state === 'unknown')
     loweredFor.push(
       'that it was found wrong is taken from a counter: the drop of a datagram that its process was about to take bears no namespace',

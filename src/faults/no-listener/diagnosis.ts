@@ -63,6 +63,7 @@ export const noListener: Diagnoser = {
         isRequest(o) &&
         o.time <= first.time,
     );
+    const loweredFor = exchange.reasonDoubts(first);
     const chain: Claim[] = [];
     if (arrived)
       chain.push({
@@ -102,8 +103,8 @@ export const noListener: Diagnoser = {
             ? 'It was dropped.'
             : 'It was dropped, and ICMP says so to whom listens for it.'),
       cause: `no-listener/${node}/${tcp ? 'tcp' : 'udp'}/${at}`,
-      confidence: 'proved',
-      loweredFor: [],
+      confidence: loweredFor.length === 0 ? 'proved' : 'likely',
+      loweredFor,
       subject,
       attempts: attemptsOf(exchange, drops),
       bypass: null,

@@ -11,7 +11,7 @@ import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
 import type { Observation } from '../../explain/exchanges/observation.js';
 import { subjectOf } from '../../explain/reading/subject.js';
 import { count, duration } from '../../explain/wording.js';
-import { riseAround } from './counters.js';
+import { riseAround } from '../../explain/reading/counter-rise.js';
 import { listenQueueRemedies } from './remedies.js';
 import { socketClaim, socketOf } from './socket.js';
 

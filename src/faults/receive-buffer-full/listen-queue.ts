@@ -10,7 +10,7 @@ import { subjectOf } from '../../explain/reading/subject.js';
 import { isForUs } from '../../explain/reading/trips.js';
 import { place } from '../../explain/unexplained.js';
 import { count, duration, shortDuration } from '../../explain/wording.js';
-import { riseAround, type Rise } from './counters.js';
+import { riseAround, type Rise } from '../../explain/reading/counter-rise.js';
 import { listenQueueRemedies } from './remedies.js';
 import { processOf, socketClaim, socketOf } from './socket.js';
 

@@ -15,7 +15,7 @@ import { resolverTimeline } from '../../explain/reading/resolver.js';
 import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { duration } from '../../explain/wording.js';
-import { riseAround } from './counters.js';
+import { riseAround } from '../../explain/reading/counter-rise.js';
 import { socketBufferRemedies } from './remedies.js';
 import { socketClaim, socketOf } from './socket.js';
 
@@ -82,6 +82,7 @@ export function socketBufferFull(exchange: Case): Diagnosis | null {
       text: `${upper(nameOf(exchange, again.n))} is the same again after ${duration(again.afterMs)}${drops.some((o) => o.attempt === again.n) ? ', and is dropped too' : ''}.`,
       evidence: evidenceOf(exchange.observations.find((o) => o.attempt === again.n)),
     });
+  const loweredFor = exchange.reasonDoubts(first);
   const subject = subjectOf(exchange);
   const timeline = resolverTimeline(exchange).text;
   const who = answer ? 'the resolver’s socket' : 'the server’s socket';
@@ -97,8 +98,8 @@ export function socketBufferFull(exchange: Case): Diagnosis | null {
       repeatText(exchange, first.attempt) +
       (timeline ? ` ${timeline}` : ''),
     cause: `receive-buffer-full/${node}/udp/${answer ? socket.address : at}`,
-    confidence: 'proved',
-    loweredFor: [],
+    confidence: loweredFor.length === 0 ? 'proved' : 'likely',
+    loweredFor,
     subject,
     attempts: attemptsUpToAnswer(exchange, drops),
     bypass: null,

@@ -62,6 +62,7 @@ export const replyNotTranslated: Diagnoser = {
           'the namespace that translates was not traced: that the request was translated is inferred from the answer’s address',
         ];
     if (!refusal) loweredFor.push('that the client refused it was not seen');
+    else if (refusal.point === 'packet.drop') loweredFor.push(...exchange.reasonDoubts(refusal));
     const arrived = deliveredAttempts(exchange);
     const chain: Claim[] = [];
     if (nat)
@@ -92,7 +93,7 @@ export const replyNotTranslated: Diagnoser = {
         `The ${noun} went to ${service} and was translated to ${backend}${node ? ` in ${node}` : ''}; the answer reached ${client} untranslated, from an address it had not called, and was refused. ` +
         `${explanation.short} ${tcp ? '' : resolverTimeline(exchange).text}`.trim(),
       cause: `reply-not-translated/${way}/${node ?? client}`,
-      confidence: !nat ? 'possible' : refusal ? 'proved' : 'likely',
+      confidence: !nat ? 'possible' : loweredFor.length === 0 ? 'proved' : 'likely',
       loweredFor,
       subject: { ...subject, service, backend },
       attempts: attemptsOf(exchange, []).map((attempt) => ({

@@ -33,6 +33,7 @@ export const reversePathFilter: Diagnoser = {
     const mode = modeOf(first);
     const back = routesTo(world, netns, source, first.time);
 
+    const loweredFor = exchange.reasonDoubts(first);
     const chain: Claim[] = [
       {
         claim: 'dropped-by-rp-filter',
@@ -74,8 +75,8 @@ export const reversePathFilter: Diagnoser = {
             : `through which no route leads back to ${source}. `) +
         `rp_filter${mode ? ` (${mode.value === 1 ? 'strict' : 'loose'})` : ''} takes such a packet for forged and drops it without a word.`,
       cause: `reverse-path-filter/${node}/${device}`,
-      confidence: 'proved',
-      loweredFor: [],
+      confidence: loweredFor.length === 0 ? 'proved' : 'likely',
+      loweredFor,
       subject,
       attempts: attemptsOf(exchange, drops),
       bypass: null,

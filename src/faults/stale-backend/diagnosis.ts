@@ -55,7 +55,7 @@ export const staleBackend: Diagnoser = {
     const gone = nobody ?? noSocket;
     const subject = subjectOf(exchange);
     const elsewhere = [...(rules ? [rules.evidence] : []), ...(now ? [now.evidence] : [])];
-    const loweredFor: string[] = [];
+    const loweredFor: string[] = gone ? exchange.reasonDoubts(gone) : [];
     if (!gone)
       loweredFor.push(
         `that ${backend} is gone is taken from its silence; nothing was seen to be dropped`,

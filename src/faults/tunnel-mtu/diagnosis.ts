@@ -53,7 +53,8 @@ export const tunnelMtu: Diagnoser = {
           ? 'Yet it goes on with the same size.'
           : 'So it repeats what cannot pass; what is short passes, which is why the connection could be opened.'),
       cause: `tunnel-mtu/${node}/${where}/${notice.fate}`,
-      ...confidenceOf(notice),
+      // the ICMP error says itself what was too big
+      ...confidenceOf(notice, notice.error ? [] : exchange.reasonDoubts(last)),
       subject,
       attempts: attemptsOf(exchange, all),
       bypass: null,
@@ -99,8 +100,11 @@ function narrow(exchange: Case, drop: Observation) {
   return routes.length === 1 ? routes[0]!.device : null;
 }
 
-function confidenceOf({ fate }: Notice): { confidence: Confidence; loweredFor: string[] } {
-  const loweredFor: string[] = [];
+function confidenceOf(
+  { fate }: Notice,
+  doubts: readonly string[],
+): { confidence: Confidence; loweredFor: string[] } {
+  const loweredFor = [...doubts];
   if (fate === 'not-seen')
     loweredFor.push(
       'no ICMP error was seen: whether none was made, or it was not recorded, is not known',

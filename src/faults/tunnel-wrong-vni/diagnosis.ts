@@ -48,7 +48,10 @@ export const tunnelWrongVni: Diagnoser = {
               ? `${node} has no device on UDP port ${port} that was recorded`
               : `the tunnels of ${node} on UDP port ${port} have ${here.map(({ fact }) => `VNI ${fact.tunnel!.vni} (${fact.name})`).join(', ')}`;
     const missing = defect === 'vni-unknown' ? `VNI ${vni}` : `UDP port ${port}`;
-    const specific = exchange.reasonName(first) !== 'NOT_SPECIFIED';
+    const loweredFor =
+      exchange.reasonName(first) === 'NOT_SPECIFIED'
+        ? ['this kernel gives no reason for the drop: it is taken from the place in vxlan_rcv']
+        : exchange.reasonDoubts(first);
     const arrived = exchange.observations.find(
       (o) => o.point === 'device.receive' && o.tunnel && o.netns === netns && o.time <= time,
     );
@@ -82,10 +85,8 @@ export const tunnelWrongVni: Diagnoser = {
       title: `${outcomeText(exchange, subject.service ?? subject.backend)}: ${node} has no tunnel for ${missing}, in which ${peer} sends`,
       summary: `${peer} sends the ${noun} in a tunnel packet for VNI ${vni}, UDP port ${port}. It arrives, but ${has}: the packet is dropped without a word.`,
       cause: `tunnel-wrong-vni/${defect}/${node}/${peer}/${vni}/${port}`,
-      confidence: specific ? 'proved' : 'likely',
-      loweredFor: specific
-        ? []
-        : ['this kernel gives no reason for the drop: it is taken from the place in vxlan_rcv'],
+      confidence: loweredFor.length === 0 ? 'proved' : 'likely',
+      loweredFor,
       subject,
       attempts: attemptsOf(exchange, drops),
       bypass: null,

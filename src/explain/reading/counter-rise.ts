@@ -1,5 +1,5 @@
-import type { Evidence } from '../../explain/finding.js';
-import type { World } from '../../explain/world.js';
+import type { Evidence } from '../finding.js';
+import type { World } from '../world.js';
 
 /**
  * A sample is read a little before it is told, and told up to a moment before the events that were
