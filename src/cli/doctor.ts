@@ -21,12 +21,15 @@ import { discoverNamespaces, type Namespace } from '../host/namespaces.js';
 import { resolversOf, type Resolver } from '../host/resolvers.js';
 import { meaningOf } from '../host/settings.js';
 import { HostWatch } from '../host/watch.js';
-import { failOnFindingOption, jsonOption } from './common.js';
+import type { PointCost } from '../session/costs.js';
+import { failOnFindingOption, jsonOption, seconds } from './common.js';
 import { requireLinux } from './open-trace.js';
 import { jsonText } from './output.js';
 import { table, wrap } from './text.js';
 
 export interface DoctorOptions {
+  /** measure for so many seconds */
+  cost?: number;
   json?: boolean;
   /** status 3 when the node is exposed */
   failOnFinding?: boolean;
@@ -65,7 +68,8 @@ export interface NamespaceReport {
 /** What `doctor --json` prints; what it says of a namespace is about the first one examined. */
 export interface DoctorReport extends NamespaceReport {
   kernel: { release: string; version: string; machine: string };
-  points: PlanEntry[];
+  /** with `--cost`: what each has cost */
+  points: (PlanEntry & { cost?: PointCost | null })[];
   /** why the points could not be found out, null when they could */
   pointsUnknown: string | null;
   /** how processes look names up: in the namespaces given with --netns, otherwise in all there are */
@@ -86,6 +90,12 @@ export function doctorCommand(): Command {
     .addOption(
       new Option('--netns <name...>', 'these network namespaces; otherwise the one it runs in'),
     )
+    .addOption(
+      new Option(
+        '--cost <seconds>',
+        'attaches everything for so long, and says what each point has cost',
+      ).argParser(seconds),
+    )
     .addOption(jsonOption())
     .addOption(failOnFindingOption())
     .action(async (options: DoctorOptions) => {
@@ -102,6 +112,11 @@ export function doctorCommand(): Command {
 export async function doctor(options: DoctorOptions = {}): Promise<number> {
   requireLinux();
   const report = await examine(options.netns ?? []);
+  if (options.cost !== undefined) {
+    const { measureCosts } = await import('../session/costs.js');
+    const { plan, costs } = await measureCosts(options.cost);
+    report.points = plan.map((entry) => ({ ...entry, cost: costs.get(entry.point) ?? null }));
+  }
   process.stdout.write(options.json ? jsonText(report) : doctorText(report));
   return options.failOnFinding && report.exposures.length > 0 ? 3 : 0;
 }
@@ -284,9 +299,10 @@ function pointsText({ points, pointsUnknown }: DoctorReport): string {
   if (points.length > 0)
     lines.push(
       columns(
-        together(points).map(({ name, mechanism, text }) => [
+        together(points).map(({ name, mechanism, text, cost }) => [
           `  ${name}`,
           mechanism ?? pc.yellow('none'),
+          ...(cost === '' ? [] : [cost]),
           mechanism ? text : pc.yellow(text),
         ]),
       ),
@@ -295,18 +311,23 @@ function pointsText({ points, pointsUnknown }: DoctorReport): string {
 }
 
 /** Points of one family that are hooked alike, as one: `hook.*`. */
-function together(points: readonly PlanEntry[]) {
-  const rows: { name: string; mechanism: PlanEntry['mechanism']; text: string }[] = [];
-  for (const { point, mechanism, where, reason } of points) {
+function together(points: DoctorReport['points']) {
+  const rows: { name: string; mechanism: PlanEntry['mechanism']; text: string; cost: string }[] =
+    [];
+  for (const { point, mechanism, where, reason, cost: measured } of points) {
     const text = mechanism ? where : (reason ?? '');
+    const cost = measured === undefined ? '' : costText(measured);
     const last = rows.at(-1);
     const family = point.replace(/\..*/, '.');
     if (last?.name.startsWith(family) && last.mechanism === mechanism && last.text === text)
       last.name = `${family}*`;
-    else rows.push({ name: point, mechanism, text });
+    else rows.push({ name: point, mechanism, text, cost });
   }
   return rows;
 }
+
+const costText = (cost: PointCost | null): string =>
+  cost === null ? '–' : cost.ns === null ? 'no run' : `${cost.perSecond}/s × ${cost.ns} ns`;
 
 function datapathText(datapath: Datapath, allRead: boolean): string {
   const rules = [

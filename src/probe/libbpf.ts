@@ -46,6 +46,7 @@ export interface Libbpf {
   bpf_map_lookup_elem(fd: number, key: Buffer, value: Buffer): number;
   bpf_map_delete_elem(fd: number, key: Buffer): number;
   bpf_obj_get_info_by_fd(fd: number, info: Buffer, length: Buffer): number;
+  bpf_enable_stats(type: number): number;
   libbpf_num_possible_cpus(): number;
   libbpf_set_print(callback: Pointer): Pointer;
 }
@@ -86,6 +87,7 @@ const FUNCTIONS: Record<keyof Libbpf, [string, string[]]> = {
   bpf_map_lookup_elem: ['int', ['int', P, P]],
   bpf_map_delete_elem: ['int', ['int', P]],
   bpf_obj_get_info_by_fd: ['int', ['int', P, P]],
+  bpf_enable_stats: ['int', ['int']],
   libbpf_num_possible_cpus: ['int', []],
   libbpf_set_print: [P, [P]],
 };

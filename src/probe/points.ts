@@ -1,4 +1,4 @@
-import type { Mechanism, PointName } from '../event/point.js';
+import type { Mechanism, PlanEntry, PointName } from '../event/point.js';
 
 /** A program of the object. */
 export type ProgramName =
@@ -182,6 +182,12 @@ export const POINT_HOOKS: readonly PointHooks[] = [
     otherwise: 'mark.set and nat.* say what the hook changed; passing it unchanged is not recorded',
   })),
 ];
+
+/** The programs behind a line of the attach plan; several points may share one. */
+export function programsOf({ point, where }: PlanEntry): readonly ProgramName[] {
+  const hooks = POINT_HOOKS.find((candidate) => candidate.point === point)?.hooks ?? [];
+  return hooks.find((hook) => hook.where === where)?.programs ?? [];
+}
 
 /** Every program of the object. */
 export const PROGRAMS: readonly ProgramName[] = [

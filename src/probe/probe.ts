@@ -53,6 +53,19 @@ export interface ProgramCost {
   seconds: number;
 }
 
+/**
+ * Has the kernel count the runs and the run time of programs until the returned function is called
+ * (Linux 5.8).
+ * @throws SkbwhyError 'kernel-refused'
+ */
+export function countRunTime(): () => void {
+  const { bpf, libc } = native();
+  const fd = bpf.bpf_enable_stats(BPF_STATS_RUN_TIME);
+  if (fd < 0)
+    throw new SkbwhyError('kernel-refused', 'the kernel does not count the run time of programs');
+  return () => libc.close(fd);
+}
+
 /** CONFIG_HZ of the running kernel; 0 when its configuration is not readable. */
 export function kernelHz(): number {
   const read = [
@@ -237,6 +250,8 @@ function u32(value: number): Buffer {
   bytes.writeUInt32LE(value);
   return bytes;
 }
+
+const BPF_STATS_RUN_TIME = 0;
 
 // struct bpf_prog_info (include/uapi/linux/bpf.h)
 const PROG_INFO_BYTES = 232;

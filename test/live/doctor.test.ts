@@ -153,6 +153,25 @@ describe('doctor in a namespace of its own', () => {
     assert.equal(report.conntrack?.entries, 0);
   });
 
+  test('says what each point has cost', async (t) => {
+    const send = `const s = require('dgram').createSocket('udp4');
+      setInterval(() => s.send(Buffer.alloc(20), 53, '127.0.0.1'), 5)`;
+    execFileSync('ip', ['-n', name, 'link', 'set', 'lo', 'up']);
+    const sender = spawn('ip', ['netns', 'exec', name, process.execPath, '-e', send]);
+    t.after(() => sender.kill());
+    const { status, stdout, stderr } = await skbwhy(['doctor', '--json', '--cost', '2']);
+    assert.equal(status, 0, stderr);
+    const { points } = JSON.parse(stdout) as DoctorReport;
+    for (const { point, mechanism, cost } of points) {
+      assert.equal(cost === null, mechanism === null, point);
+      if (point !== 'device.transmit') continue;
+      assert.ok(cost!.perSecond > 20 && cost!.perSecond < 100_000, `${cost!.perSecond} a second`);
+      assert.ok(cost!.ns! > 10 && cost!.ns! < 100_000, `${cost!.ns} ns`);
+    }
+    const { stdout: text } = await skbwhy(['doctor', '--cost', '1']);
+    assert.match(text, /device\.transmit +tracepoint +\d+\/s × \d+ ns/);
+  });
+
   test('looks into the namespace’s processes: their C library, and resolv.conf as they see it', async (t) => {
     const conf = join(folder, 'resolv.conf');
     writeFileSync(conf, 'nameserver 10.96.0.10\nsearch a.example b.example\noptions ndots:5\n');

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { before, describe, test } from 'node:test';
+import type { Mechanism, PlanEntry } from '../../src/event/point.js';
+import type { Finding } from '../../src/explain/finding.js';
+import type { LabReport } from '../live/skbwhy.js';
+import { runCommands, type CommandResult } from './commands.js';
+import { chosenKernels, getKernel } from './kernel.js';
+
+/** Kernels that take programs at functions, with what each is traced by. */
+const KERNELS = {
+  '6.1': [['tracepoint'], ['tracepoint', 'fentry']],
+  '6.12': [['tracepoint'], ['tracepoint', 'fentry']],
+} as const satisfies Record<string, readonly (readonly Mechanism[])[]>;
+
+const LABS = ['double-snat', 'conntrack-reply-collision'] as const;
+const ALL = 'all';
+
+for (const [name, sets] of Object.entries(KERNELS))
+  if ((chosenKernels() as string[]).includes(name))
+    describe(`whatever kernel ${name} is traced by`, () => {
+      let results: Map<string, CommandResult>;
+      const nameOf = (lab: string, set: readonly Mechanism[] | null) =>
+        `${lab}-${set?.join('-') ?? ALL}`;
+
+      before(async () => {
+        const commands: Record<string, string[]> = {};
+        for (const lab of LABS)
+          for (const set of [null, ...sets])
+            commands[nameOf(lab, set)] = [
+              ...['lab', lab, '--json'],
+              ...(set === null ? [] : ['--mechanisms', ...set]),
+            ];
+        // the labs load the modules whose functions are hooked
+        commands['doctor'] = ['doctor', '--json', '--cost', '2'];
+        results = await runCommands(await getKernel(name as keyof typeof KERNELS), commands);
+      });
+
+      function output<T>(command: string): T {
+        const { status, stdout, stderr } = results.get(command)!;
+        assert.equal(status, 0, stderr);
+        return JSON.parse(stdout) as T;
+      }
+
+      function finding(lab: string, set: readonly Mechanism[] | null): Finding {
+        const report = output<LabReport>(nameOf(lab, set));
+        assert.deepEqual(report.lost, { ring: 0, missed: 0, exchanges: 0 });
+        assert.equal(report.findings.length, 1);
+        return report.findings[0]!;
+      }
+
+      test('functions are hooked where the kernel takes it', () => {
+        const { points } = output<{ points: PlanEntry[] }>('doctor');
+        const functions = points.filter(({ mechanism }) => mechanism === 'fentry');
+        const names = functions.map(({ point }) => point);
+        for (const point of [
+          ...['conntrack.insert', 'conntrack.delete', 'checksum.fill', 'checksum.verify'],
+          ...(name === '6.1' ? ['mark.set', 'nat.setup', 'nat.rewrite'] : []),
+        ])
+          assert.ok(names.includes(point as PlanEntry['point']), point);
+      });
+
+      for (const lab of LABS)
+        for (const set of sets)
+          test(`${lab} by ${set.join(' and ')}: the same verdict and attempts`, () => {
+            const whole = finding(lab, null);
+            const part = finding(lab, set);
+            assert.equal(part.verdict, whole.verdict);
+            assert.equal(part.defect, whole.defect);
+            assert.equal(part.outcome, whole.outcome);
+            const fates = (of: Finding) => of.attempts.map(({ fate }) => fate);
+            assert.deepEqual(fates(part), fates(whole));
+            assert.ok(part.chain.every(({ evidence }) => evidence.length > 0));
+          });
+    });
