@@ -8,8 +8,9 @@ import type { Format } from './output.js';
 /** Options that several commands share, defined once. */
 export const jsonOption = (): Option => new Option('--json', 'print one JSON object');
 
-export const failOnFindingOption = (): Option =>
-  new Option('--fail-on-finding', 'exit with status 3 when there is a finding');
+/** @param when status 3 is given, for people */
+export const failOnFindingOption = (when = 'there is a finding'): Option =>
+  new Option('--fail-on-finding', `exit with status 3 when ${when}`);
 
 export const filterOption = (): Option =>
   new Option(

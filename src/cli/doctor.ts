@@ -97,7 +97,7 @@ export function doctorCommand(): Command {
       ).argParser(seconds),
     )
     .addOption(jsonOption())
-    .addOption(failOnFindingOption())
+    .addOption(failOnFindingOption('the node is exposed to a fault'))
     .action(async (options: DoctorOptions) => {
       process.exitCode = await doctor(options);
     });
