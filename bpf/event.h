@@ -91,7 +91,7 @@ struct event {
 	__u8 new_state;
 	__u8 txrehash;	    /* sk->sk_txrehash: 0, 1; 255: default or not known */
 	__u8 packet_length; /* bytes valid in packet */
-	__u16 left_out;	    /* how many like it were not recorded since the last; at most 65535 */
+	__u16 left_out;	    /* how many like it were not recorded before; beyond 65535 the next tells */
 
 	/* conntrack block; all zero when the packet has none */
 	__u64 ct;	  /* address: identity only together with tuples and start */

@@ -312,7 +312,7 @@ static __always_inline bool thinned(struct sighting *sighting)
 	allowance->events++;
 	sighting->flags |= EVENT_THINNED;
 	sighting->left_out = allowance->left_out < 65535 ? allowance->left_out : 65535;
-	allowance->left_out = 0;
+	allowance->left_out -= sighting->left_out;
 	return false;
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { explain } from '../../src/cli/main-path.js';
@@ -7,26 +7,43 @@ import type { Report } from '../../src/explain/finding.js';
 import { loadFaults } from '../../src/faults/registry.js';
 import { openFile } from '../../src/session/file-reader.js';
 
+/** Sessions of other kernels: `KERNEL-what.skbw`, recorded in the guests of test/vm. */
+const KERNELS = new URL('../../../test/replay/kernels/', import.meta.url);
+
 /**
- * Each fault's recorded session gives what was expected of it, to the letter.
+ * A recorded session gives what was expected of it, to the letter.
  * SKBWHY_EXPECT=write writes down what it gives now, to be read before it is committed.
  */
-for (const { verdict } of await loadFaults()) {
-  const folder = new URL(`../../../src/faults/${verdict}/`, import.meta.url);
-  const file = fileURLToPath(new URL('session.skbw', folder));
-  const expected = fileURLToPath(new URL('session.expected.json', folder));
-
-  test(`${verdict}: its recorded session gives the expected findings`, async () => {
-    assert.ok(existsSync(file), `${file}: a fault comes with a recorded session`);
-    const session = await openFile(file);
-    const { report } = await explain([session]);
-    await session.close();
-    assert.ok(report.findings.some((finding) => finding.verdict === verdict));
-    if (process.env['SKBWHY_EXPECT'] === 'write')
-      writeFileSync(expected, JSON.stringify(report, null, 2) + '\n');
-    assert.deepEqual(
-      JSON.parse(JSON.stringify(report)),
-      JSON.parse(readFileSync(expected, 'utf8')) as Report,
-    );
-  });
+async function gives(session: URL, expected: URL): Promise<Report> {
+  const file = fileURLToPath(session);
+  assert.ok(existsSync(file), `${file} is missing`);
+  const opened = await openFile(file);
+  const { report } = await explain([opened]);
+  await opened.close();
+  if (process.env['SKBWHY_EXPECT'] === 'write')
+    writeFileSync(expected, JSON.stringify(report, null, 2) + '\n');
+  assert.deepEqual(
+    JSON.parse(JSON.stringify(report)),
+    JSON.parse(readFileSync(expected, 'utf8')) as Report,
+  );
+  return report;
 }
+
+for (const { verdict } of await loadFaults())
+  test(`${verdict}: its recorded session gives the expected findings`, async () => {
+    const folder = new URL(`../../../src/faults/${verdict}/`, import.meta.url);
+    const report = await gives(
+      new URL('session.skbw', folder),
+      new URL('session.expected.json', folder),
+    );
+    assert.ok(report.findings.some((finding) => finding.verdict === verdict));
+  });
+
+for (const name of readdirSync(KERNELS).filter((file) => file.endsWith('.skbw')))
+  test(`${name}: gives the expected findings`, async () => {
+    const report = await gives(
+      new URL(name, KERNELS),
+      new URL(name.replace('.skbw', '.expected.json'), KERNELS),
+    );
+    assert.equal(report.findings.length, 1);
+  });

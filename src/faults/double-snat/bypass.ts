@@ -94,7 +94,9 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       };
     // Timers fire in jiffies: an entry may be found expired up to one tick early or late.
     const expired = gapMs >= timeoutMs - JIFFY_MS;
-    const end = exchange.deletionOf(before.sent ?? before.nat!, through.startedAt);
+    // an expired entry is deleted by whoever comes upon it, often the very packet that wants it
+    const until = (through.nat ?? through.sent ?? through.entry)?.time ?? through.startedAt;
+    const end = exchange.deletionOf(before.sent ?? before.nat!, until);
     const seen = end ? ` ${endText(end, before, timeoutMs)}` : '';
     return expired && !end?.pid
       ? {
