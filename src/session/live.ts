@@ -111,6 +111,8 @@ class LiveSession implements LiveTrace {
   private nextSeq = 0;
   private nextTick = 0;
   private scanning = false;
+  /** what a poll of the host has read that is not told yet */
+  private polled: Promise<Fact[]> | null = null;
   private closed = false;
   private closing: Promise<void> | undefined;
   private wake: () => void = () => {};
@@ -202,8 +204,10 @@ class LiveSession implements LiveTrace {
   private async tellLast(): Promise<void> {
     if (!this.host) return;
     const late = new AbortController();
+    // of what a poll under way has read already, the last reading tells nothing
+    const read = Promise.all([this.polled ?? [], this.host.last()]).then((facts) => facts.flat());
     const facts = await Promise.race([
-      this.host.last().finally(() => late.abort()),
+      read.finally(() => late.abort()),
       wait(LAST_MS, [], { signal: late.signal }).catch(() => []),
     ]);
     this.tellHost(facts);
@@ -286,8 +290,13 @@ class LiveSession implements LiveTrace {
     const found = this.chosen(await discoverNamespaces());
     if (this.closed) return;
     this.update(found);
-    const facts = this.host ? await this.host.poll() : [];
-    if (!this.closed) this.tellHost(facts);
+    if (!this.host) return;
+    this.polled = this.host.poll();
+    const facts = await this.polled;
+    // else closing tells them
+    if (this.closed) return;
+    this.polled = null;
+    this.tellHost(facts);
   }
 
   private update(found: readonly Namespace[]): void {

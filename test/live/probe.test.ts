@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { SkbwhyError } from '../../src/event/errors.js';
-import { decodeFact, RECORD_FACT } from '../../src/event/fact.js';
+import { decodeFact, RECORD_FACT, type Fact } from '../../src/event/fact.js';
 import { trace } from '../../src/session/live.js';
 import {
   addNetns,
@@ -412,6 +412,35 @@ describe('ending', () => {
     assert.ok(programs.length >= 7 && programs.every(isLoaded));
     child.kill('SIGKILL');
     await until('its programs are gone', 5000, () => !programs.some(isLoaded));
+  });
+
+  test('tells what a poll under way has read: the last reading has no more of it', async () => {
+    const counters = (value: number): Fact[] => [
+      { fact: 'counters', netns: 1, values: { 'Udp.NoPorts': value } },
+    ];
+    let release = (): void => undefined;
+    const polled = new Promise<void>((resolve) => (release = resolve));
+    let polls = 0;
+    const seen = await collect({
+      host: () => ({
+        start: () => Promise.resolve([]),
+        poll: async () => {
+          if (polls++ > 0) await polled;
+          return counters(polls);
+        },
+        last: () => {
+          release();
+          return Promise.resolve(counters(3));
+        },
+      }),
+    });
+    await until('a second poll', 10_000, () => polls === 2);
+    await seen.session.close();
+    await seen.done;
+    const told = seen.facts.flatMap((fact) =>
+      fact.fact === 'counters' ? [fact.values['Udp.NoPorts']] : [],
+    );
+    assert.deepEqual(told, [1, 2, 3]);
   });
 
   test('by leaving the loop closes the session', async () => {
