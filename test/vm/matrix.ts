@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Report } from '../../src/explain/finding.js';
+import { KERNELS } from './kernel.js';
 
 const PAGE = fileURLToPath(new URL('../../../docs/kernels.md', import.meta.url));
 const BEGIN = '<!-- matrix: written by SKBWHY_EXPECT=write npm run test:kernels -->';
@@ -14,24 +15,32 @@ export interface MatrixRow {
   report: Report;
 }
 
-/** Writes rows into the table of docs/kernels.md; those of other kernels stay as they are. */
+/** What was found: `verdict/defect, confidence`, each once; `nothing`. */
+export function foundText({ findings }: Report): string {
+  const each = findings.map(
+    ({ verdict, defect, confidence }) =>
+      `${[verdict, defect].filter(Boolean).join('/')}, ${confidence}`,
+  );
+  return [...new Set(each)].join('; ') || 'nothing';
+}
+
+/** Writes the rows of kernels into the table of docs/kernels.md; those of others stay as they are. */
 export function writeMatrix(rows: readonly MatrixRow[]): void {
   const page = readFileSync(PAGE, 'utf8');
   const [before = '', rest = ''] = page.split(BEGIN);
   const [table = '', after = ''] = rest.split(END);
-  const cells = new Map(
-    table
-      .split('\n')
-      .filter((line) => line.startsWith('| '))
-      .slice(1)
-      .filter((line) => !line.startsWith('| --'))
-      .map((line) => line.split('|').slice(1, -1))
-      .map((row) => row.map((cell) => cell.trim()))
-      .map((row) => [row.slice(0, 2).join(' '), row]),
-  );
-  for (const row of rows) cells.set(`${row.kernel} ${row.lab}`, cellsOf(row));
-  const sorted = [...cells.values()].sort((a, b) =>
-    `${a[0]} ${a[1]}`.localeCompare(`${b[0]} ${b[1]}`, 'en', { numeric: true }),
+  const others = table
+    .split('\n')
+    .filter((line) => line.startsWith('| '))
+    .slice(1)
+    .filter((line) => !line.startsWith('| --'))
+    .map((line) => line.split('|').slice(1, -1))
+    .map((cells) => cells.map((cell) => cell.trim()))
+    .filter(([kernel]) => !rows.some((row) => row.kernel === kernel));
+  const order = Object.keys(KERNELS);
+  const sorted = [...others, ...rows.map(cellsOf)].sort(
+    ([a = '', x = ''], [b = '', y = '']) =>
+      order.indexOf(a) - order.indexOf(b) || x.localeCompare(y),
   );
   writeFileSync(
     PAGE,
@@ -40,15 +49,15 @@ export function writeMatrix(rows: readonly MatrixRow[]): void {
 }
 
 function cellsOf({ kernel, lab, report }: MatrixRow): string[] {
+  const found = foundText(report);
   const [finding] = report.findings;
-  if (!finding) return [kernel, lab, 'nothing', '', ''];
-  const found = [finding.verdict, finding.defect].filter(Boolean).join('/');
+  if (!finding) return [kernel, lab, found, '', ''];
   const fates = finding.attempts.map(({ fate }) => fate);
   const counted = [...new Set(fates)].map(
     (fate) => `${fates.filter((each) => each === fate).length} ${fate}`,
   );
   const delay = `${(finding.delayMs / 1000).toFixed(2)} s`;
-  return [kernel, lab, `${found}, ${finding.confidence}`, delay, counted.join(', ')];
+  return [kernel, lab, found, delay, counted.join(', ')];
 }
 
 /** As prettier would have it; the second row is the line below the head. */

@@ -1,0 +1,112 @@
+import type { KernelName } from './kernel.js';
+
+/** One lab of the matrix, and what it is to find: as foundText has it. */
+export interface MatrixLab {
+  /** its name; that of the row unless told */
+  lab?: string;
+  /** key=value */
+  set?: readonly string[];
+  finds: string;
+  /** where it finds something else */
+  on?: Partial<Record<KernelName, string>>;
+  /** kernels that it runs on; all but `defect` unless told */
+  kernels?: readonly KernelName[];
+  /** kernels on which it is one of the few labs that `npm run test:kernels:quick` runs */
+  quick?: readonly KernelName[];
+  /** the switch of the defect kernel that makes the fault */
+  needs?: string;
+}
+
+/** SKBWHY_LABS=quick: only the few labs that are worth it at every change. */
+export const QUICK = process.env['SKBWHY_LABS'] === 'quick';
+
+const DEBIAN: readonly KernelName[] = ['5.10', '6.1', '6.12', 'newest'];
+const EVERY: readonly KernelName[] = [...DEBIAN, 'defect'];
+
+const legacy = (...set: string[]) =>
+  ({ lab: 'double-snat', set: ['tunnelChecksum=noudpcsum', ...set] }) as const;
+
+/** 5.10 tells no drop reasons: what is taken from the place of a drop and what else it left is likely. */
+const inferred = (verdict: string) =>
+  ({ finds: `${verdict}, proved`, on: { '5.10': `${verdict}, likely` } }) as const;
+
+/** Each row of the table in docs/kernels.md. Settings are such as cost little time. */
+export const LABS: Readonly<Record<string, MatrixLab>> = {
+  'checksum-offload': { finds: 'checksum-offload/not-finished, proved' },
+  'conntrack-insert-race': {
+    finds: 'nothing',
+    on: { defect: 'conntrack-insert-race/same-tuple, proved' },
+    kernels: EVERY,
+    quick: ['6.12', 'defect'],
+    needs: 'nf_conntrack.drop_clashes',
+  },
+  'conntrack-late-answer': { finds: 'conntrack-late-answer/dropped-at-the-node, proved' },
+  'conntrack-reply-collision': {
+    finds: 'conntrack-reply-collision/race, proved',
+    kernels: EVERY,
+    quick: ['6.12'],
+  },
+  'conntrack-table-full': { finds: 'conntrack-table-full, proved' },
+  'double-snat': {
+    finds: 'double-snat/udpcsum-not-updated, proved',
+    kernels: EVERY,
+    quick: ['6.12'],
+  },
+  'double-snat-xor-mark': { lab: 'double-snat', set: ['xorMark=true'], finds: 'nothing' },
+  'double-snat-noudpcsum': {
+    ...legacy(),
+    finds: 'nothing',
+    on: { defect: 'double-snat/legacy-zero-checksum, proved' },
+    kernels: EVERY,
+    quick: ['defect'],
+    needs: 'nf_nat.udp_legacy_csum',
+  },
+  'double-snat-noudpcsum-same-hash': {
+    ...legacy('txrehash=0', 'synLinearTimeouts=0'),
+    finds: 'double-snat/legacy-zero-checksum, proved',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-xor-mark': {
+    ...legacy('xorMark=true'),
+    finds: 'nothing',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-tunnel-offload-off': {
+    ...legacy('tunnelTxOffload=false'),
+    finds: 'nothing',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-no-random-fully': {
+    ...legacy('randomFully=false'),
+    finds: 'nothing',
+    kernels: ['defect'],
+  },
+  'lost-on-the-wire': { finds: 'lost-on-the-wire, possible' },
+  'no-listener': inferred('no-listener'),
+  'policy-drop': { finds: 'policy-drop, proved', kernels: EVERY, quick: ['6.12'] },
+  'receive-buffer-full': inferred('receive-buffer-full/socket-buffer'),
+  'reply-not-translated': { set: ['protocol=tcp'], finds: 'reply-not-translated, proved' },
+  'resolver-search': {
+    set: ['case=dead-name-server', 'resolver=musl'],
+    finds: 'resolver-search/dead-name-server, proved',
+  },
+  'reverse-path-filter': inferred('reverse-path-filter'),
+  'slow-backend': { set: ['resolver=musl'], finds: 'slow-backend, proved' },
+  'snat-port-exhaustion': { finds: 'snat-port-exhaustion/no-free-port, proved' },
+  'snat-port-exhaustion-port-race': {
+    lab: 'snat-port-exhaustion',
+    set: ['form=port-race'],
+    finds: 'snat-port-exhaustion/port-race, proved',
+  },
+  'stale-backend': { set: ['lookups=5'], finds: 'stale-backend, proved' },
+  'tunnel-mtu': { finds: 'tunnel-mtu/sender-not-told, proved' },
+  'tunnel-no-remote': { ...inferred('tunnel-no-remote/no-fdb-entry') },
+  'tunnel-wrong-vni': { ...inferred('tunnel-wrong-vni/vni-unknown') },
+};
+
+/** The rows of a kernel; with QUICK only the few. */
+export function labsOn(kernel: KernelName): [row: string, lab: MatrixLab][] {
+  return Object.entries(LABS).filter(([, { kernels = DEBIAN, quick = [] }]) =>
+    (QUICK ? quick : kernels).includes(kernel),
+  );
+}
