@@ -134,12 +134,14 @@ export function loadObject(
   for (let tries = 1; ; tries++) {
     const plan = planPoints(kernel, mechanisms, refused);
     if (plan.programs.size === 0)
-      throw new SkbwhyError('nothing-attached', 'this kernel allows none of the programs');
+      throw new SkbwhyError('nothing-attached', nothingAttached(refused));
     let attempt = tryLoad(bytes, plan, ringBytes, false);
     if ('programs' in attempt) return attempt;
     // once more, to learn which program it is and why
     if (attempt.errno !== EPERM) attempt = tryLoad(bytes, plan, ringBytes, true);
     if ('programs' in attempt) return attempt;
+    const passing = PASSING.has(attempt.errno);
+    if (passing && tries < TRIES) continue;
     const atFunctions = FUNCTION_PROGRAMS.filter((program) => plan.programs.has(program));
     if (atFunctions.length > 0 && (attempt.errno === EPERM || !attempt.culprit)) {
       for (const program of atFunctions)
@@ -150,8 +152,6 @@ export function loadObject(
       continue;
     }
     if (attempt.errno === EPERM) throw new SkbwhyError('no-privilege', NO_PRIVILEGE);
-    const passing = PASSING.has(attempt.errno);
-    if (passing && tries < TRIES) continue;
     if (passing || !attempt.culprit)
       throw new SkbwhyError(
         'kernel-refused',
@@ -159,6 +159,20 @@ export function loadObject(
       );
     refused.set(attempt.culprit, attempt.reason);
   }
+}
+
+/** Why no program is left, and what helps where that is known. */
+function nothingAttached(refused: ReadonlyMap<ProgramName, string>): string {
+  let lockdown = '';
+  try {
+    lockdown = readFileSync('/sys/kernel/security/lockdown', 'latin1');
+  } catch {
+    // not built in, or securityfs is not mounted
+  }
+  if (lockdown.includes('[confidentiality]'))
+    return 'this kernel is locked down (confidentiality), and lets no program read its memory: boot it with lockdown=integrity or none';
+  const [why] = refused.values();
+  return `this kernel allows none of the programs${why === undefined ? '' : ` (${why})`}`;
 }
 
 interface Refusal {

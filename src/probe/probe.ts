@@ -17,6 +17,7 @@ import {
   type LoadedObject,
 } from './object.js';
 import { planPoints } from './plan.js';
+import { FUNCTION_PROGRAMS, programsOf } from './points.js';
 import { Ring } from './ring.js';
 
 const RING_BYTES = 32 << 20;
@@ -167,10 +168,24 @@ export class Probe {
     }
   }
 
-  /** Attaches the tracepoints: from now on events come. @throws SkbwhyError 'kernel-refused' */
+  /**
+   * Attaches the programs at tracepoints and functions: from now on events come. A function that
+   * somebody else holds is done without, and the plan says so.
+   * @throws SkbwhyError 'kernel-refused'
+   */
   start(): void {
-    for (const program of this.object.programs.keys())
-      if (!program.startsWith('netfilter_')) this.object.attach(program);
+    for (const program of this.object.programs.keys()) {
+      if (program.startsWith('netfilter_')) continue;
+      try {
+        this.object.attach(program);
+      } catch (error) {
+        if (!FUNCTION_PROGRAMS.includes(program)) throw error;
+        const reason = (error as Error).message;
+        for (const entry of this.plan)
+          if (programsOf(entry).includes(program))
+            Object.assign(entry, { mechanism: null, where: '', reason });
+      }
+    }
   }
 
   /** Lets events of this namespace through; only with netnsOnly. */
