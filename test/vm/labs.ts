@@ -46,7 +46,10 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     kernels: EVERY,
     quick: ['6.12'],
   },
-  'conntrack-table-full': { finds: 'conntrack-table-full, proved' },
+  'conntrack-table-full': {
+    set: ['low=5', 'repeatAfter=8'],
+    finds: 'conntrack-table-full, proved',
+  },
   'double-snat': {
     finds: 'double-snat/udpcsum-not-updated, proved',
     kernels: EVERY,

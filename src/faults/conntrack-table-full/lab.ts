@@ -19,8 +19,6 @@ const SERVER_PORT = 8080;
 const MORE = 20;
 /** The lookups come when the limit has been low for so long that it was sampled, s. */
 const SETTLE = 2;
-/** The limit is low for so long after that, s: shorter than it takes until the client repeats. */
-const AFTER = 1;
 
 const SETTINGS = [
   {
@@ -28,7 +26,7 @@ const SETTINGS = [
     kind: 'number',
     default: 400,
     range: [100, 100000],
-    help: 'net.netfilter.nf_conntrack_max while the lookup is made, for less than 3 s. It is one for all network namespaces: the lab refuses where another one has half as many entries',
+    help: 'net.netfilter.nf_conntrack_max while the lookup is made. It is one for all network namespaces: the lab refuses where another one has half as many entries',
   },
   {
     key: 'held',
@@ -37,7 +35,15 @@ const SETTINGS = [
     range: [0, 200000],
     help: 'connections that another pod holds meanwhile; default: a few more than the limit',
   },
-  // longer than the limit is low
+  {
+    key: 'low',
+    kind: 'number',
+    unit: 's',
+    fraction: true,
+    default: 1,
+    range: [0.1, 30],
+    help: 'how long the limit is low from when the lookup is begun; 2 s before it is low already. A slow machine needs more, and a repeat that comes later',
+  },
   { ...REPEAT_AFTER, range: [1, 30] },
   TIMEOUT,
 ] as const;
@@ -78,7 +84,7 @@ async function up(
     const held = settings.held ?? settings.limit + MORE;
     const client = TimedClient.ofLookups(namespaces, 1);
     const holder = await hold(namespaces, 'client2', BACKENDS[0], SERVER_PORT, held);
-    const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + AFTER, node);
+    const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + settings.low, node);
     try {
       // an interruption is for provoke() to tell
       await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {}).catch(
