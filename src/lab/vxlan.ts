@@ -1,8 +1,10 @@
-/** Two nodes, numbered 1 and 2, joined by a cable, a VXLAN tunnel over it, pods behind a bridge. */
+/** Two nodes, numbered 1 and 2, joined by a cable, a VXLAN or Geneve tunnel over it, pods behind a bridge. */
 
 export type Family = 'ipv4' | 'ipv6';
 
 export interface Tunnel {
+  /** VXLAN unless told; the kernel may not have the other */
+  kind?: 'vxlan' | 'geneve';
   device: string;
   vni: number;
   /** UDP destination port */
@@ -95,6 +97,11 @@ export function nodeScript(
       : tunnel.checksum
         ? 'udpcsum'
         : 'noudpcsum';
+  const remote = nodeAddress(other, tunnel.outer);
+  const geneve = tunnel.kind === 'geneve';
+  const ends = geneve
+    ? `remote ${remote}`
+    : `dev eth0 local ${nodeAddress(node, tunnel.outer)} nolearning`;
   return `
 ${sysctls({
   'net.ipv4.ip_forward': 1,
@@ -114,7 +121,7 @@ ${families
     return `neigh add ${peer} lladdr 02:00:00:00:01:0${other} dev eth0\nroute add default via ${peer}`;
   })
   .join('\n')}
-link add ${tunnel.device} type vxlan id ${tunnel.vni} dstport ${tunnel.port} dev eth0 local ${nodeAddress(node, tunnel.outer)} nolearning ${checksum}${tunnel.df ? ' df set' : ''}
+link add ${tunnel.device} type ${geneve ? 'geneve' : 'vxlan'} id ${tunnel.vni} dstport ${tunnel.port} ${ends} ${checksum}${tunnel.df ? ' df set' : ''}
 link set ${tunnel.device} address 02:00:00:00:02:0${node}
 addr add ${tunnelAddress(pods, node)}/${bits} dev ${tunnel.device}${nodad(pods.family)}
 link set ${tunnel.device} up
@@ -125,7 +132,7 @@ addr add ${podAddress(pods, node, 1)}/${subnet(pods, node).split('/')[1]} dev cn
 link set cni0 up
 ${podCables.map((device) => `link set ${device} master cni0 up`).join('\n')}
 LINKS
-bridge fdb append 02:00:00:00:02:0${other} dev ${tunnel.device} dst ${nodeAddress(other, tunnel.outer)}
+${geneve ? '' : `bridge fdb append 02:00:00:00:02:0${other} dev ${tunnel.device} dst ${remote}`}
 # A wire carries no CHECKSUM_PARTIAL: finish checksums before the cable, as a network card does.
 ethtool -K eth0 tx off > /dev/null
 `;

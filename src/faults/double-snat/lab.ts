@@ -107,6 +107,13 @@ const SETTINGS = [
     help: 'the mark for masquerading; 16384 is 0x4000, the usual one',
   },
   {
+    key: 'tunnelKind',
+    kind: 'text',
+    default: 'vxlan',
+    values: ['vxlan', 'geneve'],
+    help: 'what the tunnel is; Geneve, usually at port 6081, needs a kernel that has it',
+  },
+  {
     key: 'tunnelPort',
     kind: 'number',
     default: 8472,
@@ -424,6 +431,7 @@ function namespaceScripts(
 ): Record<string, string> {
   const { client, inner, outer } = settings;
   const tunnel: Tunnel = {
+    kind: settings.tunnelKind,
     device: settings.tunnelDevice,
     vni: 1,
     port: settings.tunnelPort,
