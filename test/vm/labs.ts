@@ -55,6 +55,16 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     kernels: EVERY,
     quick: ['6.12'],
   },
+  'double-snat-geneve': {
+    lab: 'double-snat',
+    set: ['tunnelKind=geneve', 'tunnelPort=6081', 'tunnelDevice=genev0'],
+    finds: 'double-snat/udpcsum-not-updated, proved',
+  },
+  'double-snat-geneve-over-ipv6': {
+    lab: 'double-snat',
+    set: ['tunnelKind=geneve', 'tunnelPort=6081', 'tunnelDevice=genev0', 'outer=ipv6'],
+    finds: 'double-snat/udpcsum-not-updated, proved',
+  },
   'double-snat-xor-mark': { lab: 'double-snat', set: ['xorMark=true'], finds: 'nothing' },
   'double-snat-noudpcsum': {
     ...legacy(),
