@@ -17,8 +17,8 @@ export interface MatrixLab {
   needs?: string;
 }
 
-/** SKBWHY_LABS=quick: only the few labs that are worth it at every change. */
-export const QUICK = process.env['SKBWHY_LABS'] === 'quick';
+/** `quick`: the few labs that are worth it at every change; rows, separated by commas: only those. */
+export const CHOSEN = process.env['SKBWHY_LABS'];
 
 const DEBIAN: readonly KernelName[] = ['5.10', '6.1', '6.12', 'newest'];
 const EVERY: readonly KernelName[] = [...DEBIAN, 'defect'];
@@ -117,9 +117,11 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
   'tunnel-wrong-vni': { ...inferred('tunnel-wrong-vni/vni-unknown') },
 };
 
-/** The rows of a kernel; with QUICK only the few. */
-export function labsOn(kernel: KernelName): [row: string, lab: MatrixLab][] {
-  return Object.entries(LABS).filter(([, { kernels = DEBIAN, quick = [] }]) =>
-    (QUICK ? quick : kernels).includes(kernel),
+/** The rows of a kernel, or those that are CHOSEN of them. */
+export function labsOn(kernel: KernelName, chosen = CHOSEN): [row: string, lab: MatrixLab][] {
+  return Object.entries(LABS).filter(([row, { kernels = DEBIAN, quick = [] }]) =>
+    chosen === 'quick'
+      ? quick.includes(kernel)
+      : kernels.includes(kernel) && (!chosen || chosen.split(',').includes(row)),
   );
 }

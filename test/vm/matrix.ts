@@ -1,7 +1,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Report } from '../../src/explain/finding.js';
-import { KERNELS } from './kernel.js';
+import { KERNELS, type KernelName } from './kernel.js';
+import { labsOn } from './labs.js';
 
 const PAGE = fileURLToPath(new URL('../../../docs/kernels.md', import.meta.url));
 const BEGIN = '<!-- matrix: written by SKBWHY_EXPECT=write npm run test:kernels -->';
@@ -24,7 +25,7 @@ export function foundText({ findings }: Report): string {
   return [...new Set(each)].join('; ') || 'nothing';
 }
 
-/** Writes the rows of kernels into the table of docs/kernels.md; those of others stay as they are. */
+/** Writes rows into the table of docs/kernels.md; others stay as they are, if there still are such. */
 export function writeMatrix(rows: readonly MatrixRow[]): void {
   const page = readFileSync(PAGE, 'utf8');
   const [before = '', rest = ''] = page.split(BEGIN);
@@ -36,7 +37,8 @@ export function writeMatrix(rows: readonly MatrixRow[]): void {
     .filter((line) => !line.startsWith('| --'))
     .map((line) => line.split('|').slice(1, -1))
     .map((cells) => cells.map((cell) => cell.trim()))
-    .filter(([kernel]) => !rows.some((row) => row.kernel === kernel));
+    .filter(([kernel, lab]) => !rows.some((row) => row.kernel === kernel && row.lab === lab))
+    .filter(([kernel, lab]) => labsOn(kernel as KernelName, '').some(([row]) => row === lab));
   const order = Object.keys(KERNELS);
   const sorted = [...others, ...rows.map(cellsOf)].sort(
     ([a = '', x = ''], [b = '', y = '']) =>

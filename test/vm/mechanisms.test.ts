@@ -5,7 +5,7 @@ import type { Finding } from '../../src/explain/finding.js';
 import type { LabReport } from '../live/skbwhy.js';
 import { runCommands, type CommandResult } from './commands.js';
 import { chosenKernels, getKernel } from './kernel.js';
-import { QUICK } from './labs.js';
+import { CHOSEN } from './labs.js';
 
 /** Kernels that take programs at functions, with what each is traced by. */
 const KERNELS = {
@@ -17,7 +17,7 @@ const LABS = ['double-snat', 'conntrack-reply-collision'] as const;
 const ALL = 'all';
 
 for (const [name, sets] of Object.entries(KERNELS))
-  if ((chosenKernels() as string[]).includes(name) && !QUICK)
+  if ((chosenKernels() as string[]).includes(name) && !CHOSEN)
     describe(`whatever kernel ${name} is traced by`, () => {
       let results: Map<string, CommandResult>;
       const nameOf = (lab: string, set: readonly Mechanism[] | null) =>
