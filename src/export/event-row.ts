@@ -22,6 +22,7 @@ import {
 } from '../event/names.js';
 import { POINTS, type PointName } from '../event/point.js';
 import { CHECKSUM_PARTIAL, Observation } from '../explain/exchanges/observation.js';
+import { hex16 } from '../explain/wording.js';
 import type { SessionHeader } from '../session/session.js';
 import { isoMicroseconds, realTime } from './clock.js';
 import type { Survey } from './survey.js';
@@ -73,6 +74,8 @@ export interface EventRow {
   conntrack: ConntrackRow | null;
   /** mark.set, nat.*: values before the hook's chains ran */
   before: { mark: number; checksum: number; sourcePort: number; destinationPort: number } | null;
+  /** conntrack.insert, conntrack.delete, checksum.*: what the function said, or who asked for it */
+  result: string | null;
   /** packet.drop */
   drop: { reason: string; reasonNumber: number; location: string; symbol: string } | null;
   /** socket.state, tcp.retransmit */
@@ -220,6 +223,7 @@ export function eventRow(
           destinationPort: record.readUInt16LE(AT.before_dport),
         }
       : null,
+    result: resultOf(point, o, record),
     drop:
       point === 'packet.drop'
         ? {
@@ -232,6 +236,29 @@ export function eventRow(
     socket: isSocket ? socketRow(o) : null,
     proves: proofRows(cursor.seq, survey),
   };
+}
+
+const VERDICTS = ['NF_DROP', 'NF_ACCEPT'];
+
+function resultOf(
+  point: EventRow['point'],
+  { reason }: Observation,
+  record: Buffer,
+): string | null {
+  switch (point) {
+    case 'conntrack.insert':
+      return VERDICTS[reason] ?? `verdict ${reason}`;
+    case 'conntrack.delete': {
+      const port = record.readUInt32LE(AT.pid);
+      return port === 0 ? 'by the kernel' : `asked for by netlink port ${port}`;
+    }
+    case 'checksum.fill':
+      return reason === 0 ? 'computed' : `failed with errno ${reason}`;
+    case 'checksum.verify':
+      return `wrong: the sum is ${hex16(reason)} instead of 0`;
+    default:
+      return null;
+  }
 }
 
 /** Claims of findings that this record proves. */

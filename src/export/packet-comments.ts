@@ -26,6 +26,7 @@ function whereAndWhat(row: EventRow): string {
     `hash ${hex32(row.hash)}`,
     row.skb && `skb ${row.skb}`,
     row.sock && `socket ${row.sock}`,
+    row.result,
   ].filter((word) => word !== null);
   return `#${row.seq} ${row.point}: ${place.join(', ')}`;
 }

@@ -30,6 +30,7 @@ function eventParts({ row, dns, bytes }: Decoded & { type: 'event' }): Child[] {
       ['namespace', row.netns],
       row.device === null ? null : ['device', row.device, direction(row)],
       row.hook === null ? null : ['hook', row.hook],
+      row.result === null ? null : ['result', row.result],
       ['mark', ...markParts(row)],
       ['CPU', String(row.cpu)],
     ),

@@ -127,6 +127,26 @@ function onlyFrame({ capture }: Exported): Frame {
 }
 
 describe('an export', () => {
+  test('says what a function said: the session of a kernel that lets it be seen', async () => {
+    const recorded = new URL(
+      '../../../test/replay/kernels/defect-flannel-63s.skbw',
+      import.meta.url,
+    );
+    const path = join(folder, 'functions.skbw');
+    writeFileSync(path, readFileSync(recorded));
+    const { events } = await exportFile(path);
+    const results = (point: string) =>
+      new Set(events.filter((row) => row.point === point).map(({ result }) => result));
+    assert.deepEqual(results('conntrack.insert'), new Set(['NF_ACCEPT']));
+    assert.deepEqual(results('conntrack.delete'), new Set(['by the kernel']));
+    assert.deepEqual(results('checksum.fill'), new Set(['computed']));
+    assert.deepEqual(
+      results('checksum.verify'),
+      new Set(['wrong: the sum is 0xaf6c instead of 0']),
+    );
+    assert.deepEqual(results('device.transmit'), new Set([null]));
+  });
+
   test('names everything of a packet, whenever the names were learnt', async () => {
     const syn = record(
       'nat.setup',
