@@ -121,8 +121,8 @@ export interface ChecksumRow {
 
 export interface ConntrackRow {
   id: string;
-  /** how the packet relates to the entry: enum ip_conntrack_info */
-  info: string;
+  /** how the packet relates to the entry: enum ip_conntrack_info; null for conntrack.delete */
+  info: string | null;
   status: number;
   statusNames: string[];
   zone: number;
@@ -356,7 +356,7 @@ function conntrackRow(o: Observation): ConntrackRow | null {
   const info = record[AT.ctinfo]!;
   return {
     id,
-    info: CONNTRACK_INFO[info] ?? String(info),
+    info: o.point === 'conntrack.delete' ? null : (CONNTRACK_INFO[info] ?? String(info)),
     status,
     statusNames: bitNames(CONNTRACK_STATUS, status),
     zone: record.readUInt16LE(AT.ct_zone),

@@ -171,7 +171,7 @@ function conntrackParts({ conntrack }: EventRow): Child[] {
     part(
       'Connection tracking',
       pairs(
-        ['packet is', info],
+        info === null ? null : ['packet is', info],
         ['original', ...tuple(original)],
         ['reply', ...tuple(reply)],
         ['status', statusNames.length > 0 ? statusNames.join(', ') : 'none yet'],
