@@ -52,7 +52,7 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     quick: ['6.12'],
   },
   'conntrack-table-full': {
-    set: ['low=5', 'repeatAfter=8'],
+    set: ['low=4', 'repeatAfter=6'],
     finds: 'conntrack-table-full, proved',
   },
   'double-snat': {

@@ -17,7 +17,7 @@ import type { SettingsOf } from '../../lab/settings.js';
 const SERVER_PORT = 8080;
 /** Connections held above the limit. */
 const MORE = 20;
-/** The lookups come when the limit has been low for so long that it was sampled, s. */
+/** The lookup comes when the limit has been low for so long that it was sampled: for so many times `low`. */
 const SETTLE = 2;
 
 const SETTINGS = [
@@ -42,7 +42,7 @@ const SETTINGS = [
     fraction: true,
     default: 1,
     range: [0.1, 30],
-    help: 'how long the limit is low from when the lookup is begun; 2 s before it is low already. A slow machine needs more, and a repeat that comes later',
+    help: 'how long the limit is low from when the lookup is begun; twice as long it is low before. A slow machine needs more, and a repeat that comes later',
   },
   { ...REPEAT_AFTER, range: [1, 30] },
   TIMEOUT,
@@ -84,12 +84,18 @@ async function up(
     const held = settings.held ?? settings.limit + MORE;
     const client = TimedClient.ofLookups(namespaces, 1);
     const holder = await hold(namespaces, 'client2', BACKENDS[0], SERVER_PORT, held);
-    const { restored } = await lowerConntrackLimit(settings.limit, SETTLE + settings.low, node);
+    const { restored } = await lowerConntrackLimit(
+      settings.limit,
+      (SETTLE + 1) * settings.low,
+      node,
+    );
     try {
       // an interruption is for provoke() to tell
-      await sleep(SETTLE * 1000, undefined, runSignal ? { signal: runSignal } : {}).catch(
-        () => undefined,
-      );
+      await sleep(
+        SETTLE * settings.low * 1000,
+        undefined,
+        runSignal ? { signal: runSignal } : {},
+      ).catch(() => undefined);
       return await provoke(
         namespaces,
         [client],
