@@ -4,7 +4,7 @@ import type { ClientResult, RunningLab } from './lab.js';
 import { Namespaces, type Cable } from './namespaces.js';
 import { startProgram } from './programs.js';
 import type { Setting } from './settings.js';
-import { sysctls } from './vxlan.js';
+import { sysctls } from './nodes.js';
 
 const SERVER = fileURLToPath(new URL('./dns-server.js', import.meta.url));
 

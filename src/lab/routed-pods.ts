@@ -1,6 +1,6 @@
 /** One node that routes between its pods, each on a cable of its own, and translates for Services. */
 import type { Cable } from './namespaces.js';
-import { sysctls } from './vxlan.js';
+import { sysctls } from './nodes.js';
 
 /** A Service of the node: UDP and TCP of `port` go to the backend, on the same port. */
 export interface RoutedService {

@@ -1,5 +1,5 @@
 import type { Cable } from './namespaces.js';
-import { IPV6_AT_ONCE, neighbourAddress, sysctls, type Family } from './vxlan.js';
+import { IPV6_AT_ONCE, neighbourAddress, sysctls, type Family } from './nodes.js';
 
 /** A client and a server, each on its own cable to a node that routes between them. */
 export const ROUTED_CABLES: readonly Cable[] = [

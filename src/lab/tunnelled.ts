@@ -8,7 +8,7 @@ import {
   type Family,
   type PodNetwork,
   type Tunnel,
-} from './vxlan.js';
+} from './nodes.js';
 
 export const TUNNELLED_PORT = 8080;
 export const PODS: Readonly<Record<Family, PodNetwork>> = {

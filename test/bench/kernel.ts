@@ -10,7 +10,7 @@ import {
   type LoadedObject,
 } from '../../src/probe/object.js';
 import type { ProgramName } from '../../src/probe/points.js';
-import { kernelHz } from '../../src/probe/probe.js';
+import { countRunTime, kernelHz } from '../../src/probe/probe.js';
 import { Ring } from '../../src/probe/ring.js';
 import type { Built } from './build.js';
 import type { Network } from './network.js';
@@ -23,7 +23,6 @@ const GOAL = 60;
 /** Matches nothing here: everything the filter can do is done for every SYN. */
 const OTHER = 'host 198.51.100.1 and tcp port 80';
 
-const BPF_STATS_RUN_TIME = 0;
 /** struct bpf_prog_info: its size, and where two of its fields stand (Linux 5.12) */
 const PROG_INFO_BYTES = 232;
 const RUN_TIME = 192;
@@ -192,11 +191,7 @@ export async function measureKernel(
   network: Network,
   { rounds, packets }: KernelOptions,
 ): Promise<Figure[]> {
-  const library = native().ffi.Library('libbpf.so.1', { bpf_enable_stats: ['int', ['int']] });
-  // holds for as long as this descriptor is open (Linux 5.8): nothing has to be restored
-  const statistics = library.bpf_enable_stats!(BPF_STATS_RUN_TIME) as number;
-  if (statistics < 0) throw new Error('the kernel does not count the run time of programs');
-  const closing: (() => void)[] = [() => native().libc.close(statistics)];
+  const closing: (() => void)[] = [countRunTime()];
   try {
     const kernel = KernelTypes.read();
     const empty = new EmptyPrograms(built);

@@ -12,7 +12,7 @@ import { kubeProxyRules } from '../../src/lab/kube-proxy.js';
 import { Namespaces, type Cable } from '../../src/lab/namespaces.js';
 import { startProgram } from '../../src/lab/programs.js';
 import { PODS, TUNNEL } from '../../src/lab/tunnelled.js';
-import { nodeScript, podAddress, podScript, sysctls } from '../../src/lab/vxlan.js';
+import { nodeScript, podAddress, podScript, sysctls } from '../../src/lab/nodes.js';
 import { trace } from '../../src/session/live.js';
 
 /** So many connects and so many lookups, half of them while packets are lost. */

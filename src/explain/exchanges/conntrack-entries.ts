@@ -50,7 +50,7 @@ export interface Deletion extends RecordAt {
   readonly originalKey: string;
   /** CLOCK_MONOTONIC, ns */
   readonly time: number;
-  /** netlink port of who asked for it, by custom its pid; 0: the kernel, because its time was up */
+  /** netlink port of who asked for it, by custom its pid; 0: the kernel itself */
   readonly pid: number;
 }
 

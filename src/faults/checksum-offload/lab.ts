@@ -5,7 +5,7 @@ import { ROUTED_CABLES, routedAddress, routedScripts } from '../../lab/routed.js
 import type { SettingsOf } from '../../lab/settings.js';
 import { build, type Topology } from '../../lab/topology.js';
 import { tunnelled } from '../../lab/tunnelled.js';
-import { sysctls } from '../../lab/vxlan.js';
+import { sysctls } from '../../lab/nodes.js';
 
 const PORT = 8080;
 const DNS_PORT = 53;

@@ -92,13 +92,16 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
           ...rulesChange(before, through),
         ],
       };
-    // Timers fire in jiffies: an entry may be found expired up to one tick early or late.
-    const expired = gapMs >= timeoutMs - JIFFY_MS;
     // an expired entry is deleted by whoever comes upon it, often the very packet that wants it
     const until = (through.nat ?? through.sent ?? through.entry)?.time ?? through.startedAt;
     const end = exchange.deletionOf(before.sent ?? before.nat!, until);
-    const seen = end ? ` ${endText(end, before, timeoutMs)}` : '';
-    return expired && !end?.pid
+    const seen = end ? ` ${endText(exchange, end, before, timeoutMs)}` : '';
+    // who deleted it need not have waited for the packet that found it gone
+    const aloneMs = end?.pid ? (end.time - before.startedAt) / 1e6 : gapMs;
+    // Timers fire in jiffies: an entry may be found expired up to one tick early or late.
+    const expired = aloneMs >= timeoutMs - JIFFY_MS;
+    const early = duration(timeoutMs - aloneMs);
+    return expired
       ? {
           ...base,
           why: 'conntrack-expired',
@@ -116,9 +119,11 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
           ...base,
           why: 'conntrack-deleted',
           text:
-            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that ${nameOf(exchange, before.n)} had refreshed for ${duration(timeoutMs)} had ${duration(timeoutMs - gapMs)} left when ${nameOf(exchange, through.n)} came after ${duration(gapMs)}; ` +
-            `yet a new entry was made: ${seen ? `the old one had been deleted.${seen}` : 'somebody deleted the old one (conntrack -D, a flush, an address that went).'}`,
-          short: `${nameOf(exchange, through.n)} escaped because the outer conntrack entry had been deleted ${duration(timeoutMs - gapMs)} before its time.`,
+            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that ${nameOf(exchange, before.n)} had refreshed for ${duration(timeoutMs)} ` +
+            (end?.pid
+              ? `was deleted ${early} before its time.${seen} ${nameOf(exchange, through.n)} came after ${duration(gapMs)}, and a new entry was made.`
+              : `had ${early} left when ${nameOf(exchange, through.n)} came after ${duration(gapMs)}; yet a new entry was made: somebody deleted the old one (conntrack -D, a flush, an address that went).${seen}`),
+          short: `${nameOf(exchange, through.n)} escaped because the outer conntrack entry had been deleted ${early} before its time.`,
           evidence: [
             ...proof(before.sent),
             ...(end ? [end.evidence] : []),
@@ -133,10 +138,15 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
 const JIFFY_MS = 10;
 
 /** The end of an outer entry as nf_ct_delete (net/netfilter/nf_conntrack_core.c) showed it. */
-function endText({ time, pid }: EntryEnd, before: Crossing, timeoutMs: number): string {
+function endText(
+  exchange: Case,
+  { time, pid }: EntryEnd,
+  before: Crossing,
+  timeoutMs: number,
+): string {
   const after = duration((time - before.startedAt) / 1e6);
   return pid
-    ? `It was seen being deleted ${after} after SYN ${before.n}, by netlink port ${pid}.`
+    ? `It was seen being deleted ${after} after ${nameOf(exchange, before.n)}, by netlink port ${pid}.`
     : `The kernel was seen deleting it ${after} after its last packet, ${duration(timeoutMs)} being its time.`;
 }
 

@@ -21,7 +21,7 @@ import {
   type NodeNumber,
   type PodNetwork,
   type Tunnel,
-} from '../../lab/vxlan.js';
+} from '../../lab/nodes.js';
 
 const SENDER = 1;
 const RECEIVER = 2;

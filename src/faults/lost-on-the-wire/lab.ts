@@ -2,7 +2,7 @@ import { defineLab } from '../../lab/lab.js';
 import type { Cable } from '../../lab/namespaces.js';
 import type { SettingsOf } from '../../lab/settings.js';
 import { build } from '../../lab/topology.js';
-import { sysctls } from '../../lab/vxlan.js';
+import { sysctls } from '../../lab/nodes.js';
 
 const SETTINGS = [
   {

@@ -8,7 +8,7 @@ import { Namespaces, type Cable } from '../../lab/namespaces.js';
 import type { Program } from '../../lab/programs.js';
 import { ROUTED_CABLES, routedAddress, routedScripts } from '../../lab/routed.js';
 import type { SettingsOf } from '../../lab/settings.js';
-import { neighbourAddress, neighbourScript, sysctls } from '../../lab/vxlan.js';
+import { neighbourAddress, neighbourScript, sysctls } from '../../lab/nodes.js';
 
 const PORT = 8080;
 /** Nobody listens here. */

@@ -3,7 +3,7 @@ import type { Cable } from '../../lab/namespaces.js';
 import { serviceRules } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
 import { build } from '../../lab/topology.js';
-import { sysctls } from '../../lab/vxlan.js';
+import { sysctls } from '../../lab/nodes.js';
 
 const SETTINGS = [
   {

@@ -4,7 +4,7 @@ import type { Namespaces } from '../../lab/namespaces.js';
 import { routedPodAddress, routedPodCables, routedPodScripts } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
 import { build } from '../../lab/topology.js';
-import { sysctls } from '../../lab/vxlan.js';
+import { sysctls } from '../../lab/nodes.js';
 
 const SETTINGS = [
   {

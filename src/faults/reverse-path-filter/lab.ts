@@ -1,7 +1,7 @@
 import { defineLab } from '../../lab/lab.js';
 import { ROUTED_CABLES, routedAddress, routedScripts } from '../../lab/routed.js';
 import { build } from '../../lab/topology.js';
-import { sysctls } from '../../lab/vxlan.js';
+import { sysctls } from '../../lab/nodes.js';
 
 const PORT = 8080;
 /** The client’s address, which the node routes to over the other cable. */

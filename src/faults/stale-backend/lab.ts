@@ -10,7 +10,7 @@ import {
 } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
 import { build } from '../../lab/topology.js';
-import { sysctls } from '../../lab/vxlan.js';
+import { sysctls } from '../../lab/nodes.js';
 
 const SETTINGS = [
   {

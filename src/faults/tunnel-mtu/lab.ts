@@ -1,7 +1,7 @@
 import { defineLab } from '../../lab/lab.js';
 import { build } from '../../lab/topology.js';
 import { tunnelled } from '../../lab/tunnelled.js';
-import { nodeAddress, sysctls } from '../../lab/vxlan.js';
+import { nodeAddress, sysctls } from '../../lab/nodes.js';
 
 const SETTINGS = [
   {
