@@ -6,6 +6,7 @@
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
+import { turnOnTxrehash } from './txrehash.js';
 
 export interface Connection {
   address: string;
@@ -14,6 +15,8 @@ export interface Connection {
   timeoutMs: number;
   /** of the request's body; 0 if not told */
   bytes?: number;
+  /** turns on SO_TXREHASH so long after it began, unless it stands by then, ms; never if not told */
+  rehashAfterMs?: number;
 }
 
 export interface Measurement {
@@ -33,7 +36,7 @@ export function endpoint(address: string, port: number): string {
 }
 
 function measure(connection: Connection, index: number): Promise<Measurement> {
-  const { address, port, timeoutMs, bytes = 0 } = connection;
+  const { address, port, timeoutMs, bytes = 0, rehashAfterMs } = connection;
   const request =
     bytes === 0
       ? 'GET / HTTP/1.0\r\n\r\n'
@@ -49,10 +52,15 @@ function measure(connection: Connection, index: number): Promise<Measurement> {
       const answeredMs = ok ? sinceStart() : null;
       resolve({ index, source, ok, connectMs, answeredMs, error, startedAt });
       clearTimeout(timer);
+      clearTimeout(rehash);
       socket.destroy();
     };
     const timer = setTimeout(() => done('timeout'), timeoutMs);
     const socket = connect({ host: address, port });
+    const rehash =
+      rehashAfterMs === undefined
+        ? undefined
+        : setTimeout(() => turnOnTxrehash(socket), rehashAfterMs);
     setImmediate(() => {
       // connect() has bound it by now
       const bound = socket.address();
@@ -60,6 +68,7 @@ function measure(connection: Connection, index: number): Promise<Measurement> {
     });
     socket.once('connect', () => {
       connectMs = sinceStart();
+      clearTimeout(rehash);
       socket.write(request);
     });
     socket.once('data', () => done(null));

@@ -115,6 +115,20 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     assert.ok(Math.abs(recoverAtMs - observedMs) < 3000, `${recoverAtMs} ${observedMs}`);
   });
 
+  test('a socket that turns on SO_TXREHASH gets through at its next timeout', async () => {
+    const finding = onlyFinding(
+      await doubleSnatLab({ txrehash: 0, synLinearTimeouts: 0, rehashAt: 2 }),
+    );
+    assert.deepEqual(finding.bypass && [finding.bypass.attempt, finding.bypass.why], [3, 'rehash']);
+    assert.match(finding.bypass?.text ?? '', /SO_TXREHASH had been turned on/);
+    assert.equal(finding.prediction?.recoverAtMs, 3000);
+    within(finding.prediction?.observedMs, 3000, 0.15);
+  });
+
+  test('what the receiver does with its own checksums changes nothing', async () => {
+    assertRehash(await doubleSnatLab({ receiverTunnelTxOffload: false }));
+  });
+
   test('an entry deleted in between lets the next SYN through', async () => {
     const finding = onlyFinding(
       await doubleSnatLab({ txrehash: 0, synLinearTimeouts: 0, deleteEntryAt: 1.5 }),

@@ -9,11 +9,13 @@ test('SYN gaps double, after the linear ones where the kernel has them', () => {
 
 test('recovery comes with the first rehash, or the first gap that outlives the entry', () => {
   const classic = synGaps(6, 0);
-  assert.equal(predictRecovery(classic, true, 30_000), 1000);
-  assert.equal(predictRecovery(classic, false, 30_000), 63_000);
-  assert.equal(predictRecovery(synGaps(6, 4), false, 30_000), 67_000);
-  assert.equal(predictRecovery(classic, false, 2000), 3000);
-  assert.equal(predictRecovery(classic, false, 3000), 7000);
-  assert.equal(predictRecovery(classic, false, 10_000), 31_000);
-  assert.equal(predictRecovery(classic, false, 60_000), 'never');
+  assert.equal(predictRecovery(classic, 1, 30_000), 1000);
+  assert.equal(predictRecovery(classic, Infinity, 30_000), 63_000);
+  assert.equal(predictRecovery(classic, 2, 30_000), 3000);
+  assert.equal(predictRecovery(classic, 3, 2000), 3000);
+  assert.equal(predictRecovery(synGaps(6, 4), Infinity, 30_000), 67_000);
+  assert.equal(predictRecovery(classic, Infinity, 2000), 3000);
+  assert.equal(predictRecovery(classic, Infinity, 3000), 7000);
+  assert.equal(predictRecovery(classic, Infinity, 10_000), 31_000);
+  assert.equal(predictRecovery(classic, Infinity, 60_000), 'never');
 });

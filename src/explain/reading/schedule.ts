@@ -26,22 +26,23 @@ export function synGaps(retries: number, linearTimeouts: number): number[] {
 /**
  * When a SYN whose first copy met a poisoned outer conntrack entry gets through, ms after it.
  *
- * With rehash the first retransmission has another outer source port, so another entry; without,
- * each SYN refreshes the entry's timeout, and the first one whose preceding gap reaches it finds
- * the entry gone.
+ * A retransmission with a new hash has another outer source port, so another entry; those before it
+ * refresh the entry's timeout each, and the first one whose preceding gap reaches it finds the entry
+ * gone.
  *
  * @param gapsMs gaps before each retransmission
+ * @param rehashFrom the first retransmission whose hash is new, from 1; Infinity: none
  * @param udpTimeoutMs net.netfilter.nf_conntrack_udp_timeout
  */
 export function predictRecovery(
   gapsMs: readonly number[],
-  rehash: boolean,
+  rehashFrom: number,
   udpTimeoutMs: number,
 ): number | 'never' {
   let at = 0;
-  for (const gap of gapsMs) {
+  for (const [i, gap] of gapsMs.entries()) {
     at += gap;
-    if (rehash || gap >= udpTimeoutMs) return at;
+    if (i + 1 >= rehashFrom || gap >= udpTimeoutMs) return at;
   }
   return 'never';
 }

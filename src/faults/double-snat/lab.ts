@@ -54,6 +54,15 @@ const SETTINGS = [
     help: 'net.core.txrehash where the client is: 1 gives a retransmission another outer port',
   },
   {
+    key: 'rehashAt',
+    kind: 'number',
+    unit: 's',
+    fraction: true,
+    default: 0,
+    range: [0, 600],
+    help: 'when the faulty connections turn on SO_TXREHASH of their own socket, after they began; 0: never',
+  },
+  {
     key: 'randomFully',
     kind: 'boolean',
     default: true,
@@ -76,6 +85,12 @@ const SETTINGS = [
     kind: 'boolean',
     default: true,
     help: "tx checksum offload of the sender's tunnel device",
+  },
+  {
+    key: 'receiverTunnelTxOffload',
+    kind: 'boolean',
+    default: true,
+    help: "tx checksum offload of the receiver's tunnel device",
   },
   {
     key: 'udpTimeout',
@@ -466,7 +481,10 @@ function namespaceScripts(
       }),
       ...(client === 'nodeport' ? [neighbourScript('outside', OUTSIDE[inner], 1)] : []),
     ],
-    receiver: node(RECEIVER, ['pod']),
+    receiver: [
+      ...node(RECEIVER, ['pod']),
+      ...(settings.receiverTunnelTxOffload ? [] : [offloadOff]),
+    ],
     pod: [podScript(pods, RECEIVER, POD)],
     ...(client === 'pod' ? { client: [podScript(pods, SENDER, POD)] } : {}),
     ...(client === 'nodeport' ? { outside: [neighbourScript('eth0', OUTSIDE[inner], 2)] } : {}),
@@ -533,7 +551,8 @@ function plannedConnections(
   [faulty, healthy]: readonly [Service, Service, Service],
 ): Purpose[] {
   const timeoutMs = settings.timeout * 1000;
-  const many = (count: number, purpose: string, to: { address: string; port: number }) =>
+  const rehash = settings.rehashAt > 0 ? { rehashAfterMs: settings.rehashAt * 1000 } : {};
+  const many = (count: number, purpose: string, to: Omit<Purpose, 'purpose' | 'timeoutMs'>) =>
     Array.from({ length: count }, () => ({ ...to, purpose, timeoutMs }));
   const door = ({ address, port, nodePort }: Service) =>
     settings.client === 'nodeport'
@@ -541,7 +560,7 @@ function plannedConnections(
       : { address, port };
   const pod = (host: number, port: number) => ({ address: podAddress(pods, RECEIVER, host), port });
   return [
-    ...many(settings.clients, 'faulty', door(faulty)),
+    ...many(settings.clients, 'faulty', { ...door(faulty), ...rehash }),
     ...many(settings.healthy, 'healthy', door(healthy)),
     ...many(settings.dead, 'dead', pod(DEAD, SERVER_PORT)),
     ...many(settings.silent, 'silent', pod(POD, SILENT_PORT)),

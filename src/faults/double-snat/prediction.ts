@@ -8,7 +8,7 @@ import { toMicroseconds } from '../../explain/wording.js';
 
 /**
  * When the connect gets through, from the settings that were in force when its first SYN left, and
- * not from what happened then.
+ * not from what happened then; its socket's SO_TXREHASH counts as it is at each timeout.
  *
  * Retransmissions bear no mark, so a rule that asks for one masquerades none of them. Gaps come from the client's own SYN schedule where its namespace is known, else from the SYNs
  * seen so far, doubled on.
@@ -62,22 +62,48 @@ export function predict(
     for (let gap = (gaps.at(-1) ?? 500) * 2; gaps.length < 6; gap *= 2) gaps.push(gap);
     schedule = 'the SYNs seen so far and a doubling gap (the client’s own settings are not known)';
   }
-  const hashChanged =
-    rehash === null &&
-    crossings.length > 1 &&
-    crossings[0]!.entry !== null &&
-    crossings[1]!.entry !== null &&
-    crossings[0]!.entry.hash !== crossings[1]!.entry.hash;
-  const rehashes = rehash === 1 || hashChanged;
-  const recoverAtMs = predictRecovery(gaps, rehashes, timeoutS * 1000);
-  const rule = rehashes
-    ? `the socket picks a new hash at each retransmission timeout (txrehash=1), so the first retransmission has another outer port and another conntrack entry`
-    : `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
+  const timeoutMs = timeoutS * 1000;
+  const rehashFrom = firstRehash(exchange, crossings, home, rehash);
+  const recoverAtMs = predictRecovery(gaps, rehashFrom, timeoutMs);
+  const outlived = gaps.slice(0, rehashFrom - 1).some((gap) => gap >= timeoutMs);
+  const otherEntry = 'has another outer port and another conntrack entry';
+  let rule: string;
+  if (rehashFrom === 1)
+    rule = `the socket picks a new hash at each retransmission timeout (txrehash=1), so the first retransmission ${otherEntry}`;
+  else if (rehashFrom < Infinity && !outlived)
+    rule =
+      `the hash stayed at first${rehash === 0 ? ' (txrehash=0)' : ''} and is a new one from retransmission timeout ${rehashFrom} on` +
+      `${rehash === 0 ? ' (SO_TXREHASH was turned on before it)' : ''}, so retransmission ${rehashFrom} ${otherEntry}`;
+  else
+    rule = `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
   return {
     recoverAtMs: recoverAtMs === 'never' ? 'never' : toMicroseconds(recoverAtMs),
     observedMs,
     text: `${rule}; by ${schedule}${recoverAtMs === 'never' ? ', none of which is that long' : ''}`,
   };
+}
+
+/**
+ * The first retransmission that has a new hash, from 1; Infinity: none so far.
+ * tcp_write_timeout (net/ipv4/tcp_timer.c) asks sk_txrehash at each timeout, before tcp_retransmit_skb.
+ * @param rehash what the socket began with; null: not known, and the hashes seen tell
+ */
+function firstRehash(
+  exchange: Case,
+  crossings: readonly Crossing[],
+  home: number,
+  rehash: number | null,
+): number {
+  if (rehash === 1) return 1;
+  const timeouts = exchange.observations.filter(
+    (o) => o.point === 'tcp.retransmit' && o.netns === home,
+  );
+  const hash = crossings[0]?.entry?.hash;
+  const index =
+    rehash === 0
+      ? timeouts.findIndex((o) => o.txrehash === 1) + 1
+      : crossings.findIndex((c) => c.entry !== null && hash !== undefined && c.entry.hash !== hash);
+  return index > 0 ? index : Infinity;
 }
 
 function seconds(gaps: readonly number[]): string {
