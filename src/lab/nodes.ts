@@ -118,14 +118,14 @@ link set eth0 up
 ${families
   .map((family) => {
     const peer = nodeAddress(other, family);
-    return `neigh add ${peer} lladdr 02:00:00:00:01:0${other} dev eth0\nroute add default via ${peer}`;
+    return `neigh replace ${peer} lladdr 02:00:00:00:01:0${other} dev eth0\nroute add default via ${peer}`;
   })
   .join('\n')}
 link add ${tunnel.device} type ${geneve ? 'geneve' : 'vxlan'} id ${tunnel.vni} dstport ${tunnel.port} ${ends} ${checksum}${tunnel.df ? ' df set' : ''}
 link set ${tunnel.device} address 02:00:00:00:02:0${node}
 addr add ${tunnelAddress(pods, node)}/${bits} dev ${tunnel.device}${nodad(pods.family)}
 link set ${tunnel.device} up
-neigh add ${tunnelAddress(pods, other)} lladdr 02:00:00:00:02:0${other} dev ${tunnel.device}
+neigh replace ${tunnelAddress(pods, other)} lladdr 02:00:00:00:02:0${other} dev ${tunnel.device}
 route add ${subnet(pods, other)} via ${tunnelAddress(pods, other)} dev ${tunnel.device} onlink
 link add cni0 type bridge
 addr add ${podAddress(pods, node, 1)}/${subnet(pods, node).split('/')[1]} dev cni0${nodad(pods.family)}
