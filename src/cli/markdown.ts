@@ -1,5 +1,5 @@
 import type { Evidence, Finding, Report } from '../explain/finding.js';
-import { abridged, count, duration, hex, hex16 } from '../explain/wording.js';
+import { abridged, count, duration, hex, hex16, passageText } from '../explain/wording.js';
 
 /** A report for an issue tracker or a chat. */
 export function reportMarkdown(report: Report): string {
@@ -44,7 +44,10 @@ function findingMarkdown(f: Finding): string {
         a.checksum
           ? `${hex16(a.checksum.after)} (expected ${a.checksum.expected === null ? 'by the device' : hex16(a.checksum.expected)})`
           : '',
-        a.fate + (a.dropReason ? `: ${a.dropReason} at \`${a.dropLocation}\`` : ''),
+        a.fate +
+          (a.dropReason
+            ? `: ${a.dropReason} at \`${a.dropLocation}\`${passageText(a.dropBetween)}`
+            : ''),
       ].join(' | '),
     (between) => `${moreText(between)} | | | | | | `,
   );

@@ -10,7 +10,7 @@ import type {
   Seen,
   Unexplained,
 } from '../explain/finding.js';
-import { abridged, count, duration, hex, hex16 } from '../explain/wording.js';
+import { abridged, count, duration, hex, hex16, passageText } from '../explain/wording.js';
 
 /** A report as people read it: verdict first, then the ladder of attempts, the proof, what to do. */
 export function reportText(report: Report, seen: Seen): string {
@@ -185,7 +185,7 @@ function fateText(a: FindingAttempt): string {
     case 'delivered':
       return pc.green('delivered');
     case 'dropped':
-      return pc.red(`dropped: ${a.dropReason} at ${a.dropLocation}`);
+      return pc.red(`dropped: ${a.dropReason} at ${a.dropLocation}${passageText(a.dropBetween)}`);
     case 'drop-expected':
       return pc.red('drop at the peer expected, not seen');
     case 'unknown':

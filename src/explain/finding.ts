@@ -50,6 +50,12 @@ export interface Subject {
   pod: string | null;
 }
 
+/** Names of the device that received a packet last and the one that it was to leave by. */
+export interface Passage {
+  from: string;
+  to: string;
+}
+
 export interface FindingAttempt {
   n: number;
   /** what it sends: `SYN`, or a query: `A example.com` */
@@ -73,6 +79,8 @@ export interface FindingAttempt {
   fate: 'delivered' | 'dropped' | 'drop-expected' | 'unknown';
   dropReason: string | null;
   dropLocation: string | null;
+  /** told where a drop's place on its way through the namespace is known */
+  dropBetween?: Passage;
 }
 
 export type BypassReason =

@@ -1,4 +1,5 @@
 /** How figures are written for people, in findings and wherever they are shown. */
+import type { Passage } from './finding.js';
 
 /** `12 ms`, `1.03 s` */
 export function duration(ms: number): string {
@@ -53,4 +54,9 @@ export function abridged<T, R>(
 /** `29 µs`, else as `duration` says it. */
 export function shortDuration(ms: number): string {
   return ms < 1 ? `${Math.round(ms * 1000)} µs` : duration(ms);
+}
+
+/** ` between flannel.1 and cni0`; nothing where that is not known. */
+export function passageText(passage: Passage | null | undefined): string {
+  return passage ? ` between ${passage.from} and ${passage.to}` : '';
 }

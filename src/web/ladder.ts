@@ -1,5 +1,5 @@
 import type { Finding, FindingAttempt } from '../explain/finding.js';
-import { abridged, duration, hex, hex16, hex32 } from '../explain/wording.js';
+import { abridged, duration, hex, hex16, hex32, passageText } from '../explain/wording.js';
 import { h, svg, together, type Child } from './dom.js';
 
 /** The axis ends so much after the last thing on it. */
@@ -202,7 +202,9 @@ function fate(attempt: FindingAttempt, showDrop: (() => void) | null): HTMLEleme
         ' ',
         h('code', {}, attempt.dropReason ?? 'no reason given'),
         ' ',
-        attempt.dropLocation === null ? null : h('small', {}, `at ${attempt.dropLocation}`),
+        attempt.dropLocation === null
+          ? null
+          : h('small', {}, `at ${attempt.dropLocation}${passageText(attempt.dropBetween)}`),
       ];
       return h(
         'p',

@@ -43,6 +43,7 @@ describe('two queries of one socket that make an entry each', () => {
       assert.equal(again?.fate, 'delivered');
       assert.equal(again.what, loser.what);
       assert.equal(finding.attempts.length, 3);
+      assert.deepEqual(loser?.dropBetween, { from: 'pod1', to: 'eth0' });
     });
 
   test('a kernel that keeps both dropped nothing: another verdict', async () => {

@@ -6,9 +6,10 @@ import type { Claim, Diagnosis, RuledOut } from '../finding.js';
 import { refusedInsertion } from './functions.js';
 import { enteredAt, failedInsertions, flowText, tupleText } from './insertion.js';
 import { IPS_DST_NAT, type Observation } from '../exchanges/observation.js';
+import { passageOf } from './passage.js';
 import { attemptsUpToAnswer, repeatOf } from './repeats.js';
 import { subjectOf } from './subject.js';
-import { duration, shortDuration } from '../wording.js';
+import { duration, passageText, shortDuration } from '../wording.js';
 
 /** How long after the drop the winner's packet may show that its entry is in the table, ns. */
 export const SHOWN = 10e6;
@@ -131,7 +132,7 @@ export function insertFailedClaim(exchange: Case, drop: Observation): Claim {
   return {
     claim: 'insert-failed',
     text:
-      `The entry of ${nameOf(exchange, drop.attempt)} cannot be inserted, and the packet is dropped: ${dropText(exchange, drop)}, NAT done, not confirmed (__nf_conntrack_confirm${refused ? ' was seen to return NF_DROP' : ''}).` +
+      `The entry of ${nameOf(exchange, drop.attempt)} cannot be inserted, and the packet is dropped${passageText(passageOf(exchange, drop))}: ${dropText(exchange, drop)}, NAT done, not confirmed (__nf_conntrack_confirm${refused ? ' was seen to return NF_DROP' : ''}).` +
       (rise && rise.fact > 0
         ? ` conntrack's counter of such drops rose by ${rise.fact} meanwhile.`
         : ''),

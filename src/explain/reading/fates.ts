@@ -3,6 +3,7 @@ import { isAnswer, isRequest, nounOf, whatOf } from './attempts.js';
 import type { Case } from '../diagnose.js';
 import type { Evidence, FindingAttempt } from '../finding.js';
 import type { Observation } from '../exchanges/observation.js';
+import { passageOf } from './passage.js';
 import { place } from '../unexplained.js';
 import { duration, toMicroseconds } from '../wording.js';
 
@@ -43,6 +44,7 @@ export function attemptsOf(exchange: Case, drops: readonly Observation[]): Findi
     const drop = drops.find((o) => o.attempt === i + 1);
     const first = exchange.observations.find((o) => o.attempt === i + 1 && isRequest(o));
     const last = i === exchange.attempts.length - 1;
+    const passage = drop ? passageOf(exchange, drop) : null;
     return {
       n: i + 1,
       what: whatOf(exchange, i + 1),
@@ -59,6 +61,7 @@ export function attemptsOf(exchange: Case, drops: readonly Observation[]): Findi
           : 'unknown',
       dropReason: drop ? exchange.reasonName(drop) : null,
       dropLocation: drop ? drop.world.symbol(drop.location) : null,
+      ...(passage ? { dropBetween: passage } : {}),
     };
   });
 }

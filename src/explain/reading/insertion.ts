@@ -15,20 +15,23 @@ export const IPS_NAT_CLASH = 1 << 12;
 
 const NAT_DONE = IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE;
 
+/** The packets of an exchange that were dropped because their conntrack entry could not be inserted. */
+export function failedInsertions(exchange: Case): Observation[] {
+  return exchange.observations.filter((o) => !o.tunnel && isFailedInsertion(o));
+}
+
 /**
- * The packets of an exchange that were dropped because their conntrack entry could not be inserted
+ * Was a packet dropped because its conntrack entry could not be inserted?
  * (__nf_conntrack_confirm, net/netfilter/nf_conntrack_core.c): the drop is nf_hook_slow's, NAT is
  * done in both directions, the entry is not in the table. A rule's drop comes before the last NAT
  * hook, or at another place (nft_do_chain), or bears no entry (table raw).
  */
-export function failedInsertions(exchange: Case): Observation[] {
-  return exchange.observations.filter(
-    (o) =>
-      o.point === 'packet.drop' &&
-      !o.tunnel &&
-      o.ct !== null &&
-      (o.ct.status & (NAT_DONE | IPS_CONFIRMED)) === NAT_DONE &&
-      o.world.symbol(o.location).startsWith('nf_hook_slow'),
+export function isFailedInsertion(o: Observation): boolean {
+  return (
+    o.point === 'packet.drop' &&
+    o.ct !== null &&
+    (o.ct.status & (NAT_DONE | IPS_CONFIRMED)) === NAT_DONE &&
+    o.world.symbol(o.location).startsWith('nf_hook_slow')
   );
 }
 

@@ -5,9 +5,10 @@ import { evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
 import { failedInsertions, flowText, tupleText } from '../../explain/reading/insertion.js';
 import type { Observation } from '../../explain/exchanges/observation.js';
+import { passageOf } from '../../explain/reading/passage.js';
 import { attemptsUpToAnswer, repeatOf, repeatText } from '../../explain/reading/repeats.js';
 import { subjectOf } from '../../explain/reading/subject.js';
-import { count, duration, shortDuration } from '../../explain/wording.js';
+import { count, duration, passageText, shortDuration } from '../../explain/wording.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { remedies, type Clash } from './remedies.js';
 
@@ -104,7 +105,7 @@ function diagnosis(
     title: `${outcomeText(exchange, subject.service)}: conntrack dropped ${count(drops.length, 'packet')} of a flow that made two entries at once`,
     summary:
       `${other} and ${loser} left one socket at the same moment, and on ${node} each made a conntrack entry for ${flowText(ct)}. ` +
-      `The first to be inserted won; this kernel cannot resolve such a clash, and dropped the other packet. ${repeatText(exchange, drop.attempt, drop)}`,
+      `The first to be inserted won; this kernel cannot resolve such a clash, and dropped the other packet${passageText(passageOf(exchange, drop))}. ${repeatText(exchange, drop.attempt, drop)}`,
     cause: `conntrack-insert-race/${clash}/${node}`,
     confidence: 'proved',
     loweredFor: [],
