@@ -127,7 +127,7 @@ async function mirrorOf(part: keyof typeof FOLDERS): Promise<string> {
   const [first] = uris.toString().split('\n');
   if (!first)
     throw new Error(
-      `this machine has no package source of ${part}: say where by SKBWHY_DEBIAN_MIRROR (the address above debian/ and debian-security/)`,
+      `this machine knows no package source of ${part}: apt-get update reads its lists, or say where by SKBWHY_DEBIAN_MIRROR (the address above debian/ and debian-security/)`,
     );
   return first;
 }
