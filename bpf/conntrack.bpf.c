@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /* conntrack.insert and conntrack.delete: when an entry comes into the table, or not, and goes. */
 
-/* The verdict is NF_DROP when another entry has one of its tuples and the clash was not resolved. */
-SEC("fexit/__nf_conntrack_confirm")
-int BPF_PROG(conntrack_insert, struct sk_buff *skb, int verdict)
+/* The verdict is NF_DROP when another entry has one of its tuples and the clash was not resolved.
+ * `address`: of the skb, where `skb` is a copy of it, else 0. */
+static __always_inline int see_insertion(struct sk_buff *skb, __u64 address, int verdict)
 {
-	struct sighting sighting = { .point = POINT_CONNTRACK_INSERT, .hook = 255 };
+	struct sighting sighting = { .point = POINT_CONNTRACK_INSERT, .hook = 255, .skb = address };
 	struct net_device *device;
 	struct packet packet;
 	struct nf_conn *ct;
@@ -25,25 +25,31 @@ int BPF_PROG(conntrack_insert, struct sk_buff *skb, int verdict)
 	return see(&sighting, &packet, skb);
 }
 
-static __always_inline bool is_tunnel_entry(struct nf_conn *ct)
+SEC("fexit/__nf_conntrack_confirm")
+int BPF_PROG(conntrack_insert, struct sk_buff *skb, int verdict)
 {
-	struct tunnel_ports *ports;
-	__u32 zero = 0, port;
+	return see_insertion(skb, 0, verdict);
+}
 
-	if (BPF_CORE_READ(ct, tuplehash[0].tuple.dst.protonum) != PROTOCOL_UDP)
-		return false;
-	ports = bpf_map_lookup_elem(&tunnel_ports, &zero);
-	if (!ports)
-		return false;
-	port = bpf_ntohs(BPF_CORE_READ(ct, tuplehash[0].tuple.dst.u.all));
-	asm volatile("" : "+r"(port));
-	return ports->kind[port & 0xffff] != TUNNEL_NONE;
+SEC("kprobe/__nf_conntrack_confirm")
+int conntrack_insert_entry(struct pt_regs *regs)
+{
+	note_call(regs);
+	return 0;
+}
+
+SEC("kretprobe/__nf_conntrack_confirm")
+int conntrack_insert_return(struct pt_regs *regs)
+{
+	__u64 address = noted_call(regs);
+	struct sk_buff *skb = copy_skb(address);
+
+	return skb ? see_insertion(skb, address, RETURN_VALUE(regs)) : 0;
 }
 
 /* Of a tunnel's entry, whose end lets a later packet make a new one; and of an entry that lost a
  * clash: it lives a second. Others end long after the exchange that made them. */
-SEC("fentry/nf_ct_delete")
-int BPF_PROG(conntrack_delete, struct nf_conn *ct, __u32 portid)
+static __always_inline int see_deletion(struct nf_conn *ct, __u32 portid)
 {
 	__u32 netns = netns_of_net(BPF_CORE_READ(ct, ct_net.net));
 	struct event *event;
@@ -61,4 +67,16 @@ int BPF_PROG(conntrack_delete, struct nf_conn *ct, __u32 portid)
 	fill_conntrack(event, ct);
 	submit(event);
 	return 0;
+}
+
+SEC("fentry/nf_ct_delete")
+int BPF_PROG(conntrack_delete, struct nf_conn *ct, __u32 portid)
+{
+	return see_deletion(ct, portid);
+}
+
+SEC("kprobe/nf_ct_delete")
+int conntrack_delete_entry(struct pt_regs *regs)
+{
+	return see_deletion((struct nf_conn *)FIRST_ARGUMENT(regs), SECOND_ARGUMENT(regs));
 }

@@ -173,7 +173,31 @@ struct bpf_nf_ctx {
 	struct sk_buff *skb;
 };
 
+/* Registers at a probed instruction, as far as they are read. */
+struct pt_regs {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long ax;
+	unsigned long di;
+	unsigned long si;
+#elif defined(__TARGET_ARCH_arm64)
+	unsigned long regs[31];
+#endif
+	unsigned long sp;
+};
+
 #pragma clang attribute pop
+
+#if defined(__TARGET_ARCH_x86)
+#define FIRST_ARGUMENT(regs) ((regs)->di)
+#define SECOND_ARGUMENT(regs) ((regs)->si)
+#define RETURN_VALUE(regs) ((regs)->ax)
+#define RETURN_ADDRESS_BYTES 8 /* on the stack at a function's entry, gone at its return */
+#elif defined(__TARGET_ARCH_arm64)
+#define FIRST_ARGUMENT(regs) ((regs)->regs[0])
+#define SECOND_ARGUMENT(regs) ((regs)->regs[1])
+#define RETURN_VALUE(regs) ((regs)->regs[0])
+#define RETURN_ADDRESS_BYTES 0
+#endif
 
 /* Constants of the kernel's interfaces; none has ever changed. */
 enum {

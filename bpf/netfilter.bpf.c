@@ -2,8 +2,11 @@
 /*
  * mark.set, nat.setup and nat.rewrite: what a hook's nat (and mangle) chains do to a packet, seen by
  * a pair of netfilter programs around them; or what its nat chains do, by a pair around the function
- * that runs them. The first notes the values before, the second compares.
+ * that runs them; and what the function that rewrites makes of a tunnel packet. The first of a pair
+ * notes the values before, the second compares.
  */
+
+#define NO_HOOK 255
 
 struct passage {
 	__u64 skb;
@@ -46,7 +49,7 @@ static __always_inline bool moved(const struct layer *layer, const struct tuple 
 	return false;
 }
 
-static __always_inline void note_before(struct sk_buff *skb, const struct nf_hook_state *state)
+static __always_inline void note_before(struct sk_buff *skb, __u8 hook)
 {
 	struct noted noted __attribute__((aligned(8))) = {};
 	struct passage passage = {};
@@ -57,7 +60,7 @@ static __always_inline void note_before(struct sk_buff *skb, const struct nf_hoo
 	    packet.quotes)
 		return;
 	passage.skb = (unsigned long)skb;
-	passage.hook = state->hook;
+	passage.hook = hook;
 	header = transport(&packet.outer);
 	tuple_of_layer(&noted.tuple, &packet.outer);
 	noted.before.mark = skb->mark;
@@ -69,32 +72,40 @@ static __always_inline void note_before(struct sk_buff *skb, const struct nf_hoo
 	bpf_map_update_elem(&passages, &passage, &noted, BPF_ANY);
 }
 
-static __always_inline void compare_after(struct sk_buff *skb, const struct nf_hook_state *state)
+/* Reads the packet, and takes what was noted of it; false when nothing was. `rewritten`: whether its
+ * addresses or ports are others now. */
+static __always_inline bool take_noted(struct sighting *sighting, struct packet *packet,
+				       struct sk_buff *skb, bool *rewritten)
 {
-	struct sighting sighting = {};
 	struct passage passage = {};
-	struct net_device *device;
-	struct packet packet;
 	struct noted *noted;
-	__u32 status;
-	bool rewritten;
 
-	if (!read_packet(&packet, skb, skb->head + skb->network_header, false) ||
-	    packet.quotes)
-		return;
+	if (!read_packet(packet, skb, skb->head + skb->network_header, false) || packet->quotes)
+		return false;
 	passage.skb = (unsigned long)skb;
-	passage.hook = state->hook;
+	passage.hook = sighting->hook;
 	noted = bpf_map_lookup_elem(&passages, &passage);
 	if (!noted)
-		return;
-	sighting.before = noted->before;
-	rewritten = moved(&packet.outer, &noted->tuple);
+		return false;
+	sighting->before = noted->before;
+	*rewritten = moved(&packet->outer, &noted->tuple);
 	bpf_map_delete_elem(&passages, &passage);
+	return true;
+}
 
+static __always_inline void compare_after(struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	struct sighting sighting = { .hook = state->hook };
+	struct net_device *device;
+	struct packet packet;
+	bool rewritten;
+	__u32 status;
+
+	if (!take_noted(&sighting, &packet, skb, &rewritten))
+		return;
 	sighting.netns = netns_of_net(state->net);
 	if (!netns_is_wanted(sighting.netns))
 		return;
-	sighting.hook = state->hook;
 	device = state->hook == NF_INET_PRE_ROUTING ? state->in : state->out;
 	if (device)
 		sighting.ifindex = device->ifindex;
@@ -128,7 +139,7 @@ static __always_inline void compare_after(struct sk_buff *skb, const struct nf_h
 SEC("netfilter")
 int netfilter_before(struct bpf_nf_ctx *ctx)
 {
-	note_before(ctx->skb, ctx->state);
+	note_before(ctx->skb, ctx->state->hook);
 	return NF_ACCEPT;
 }
 
@@ -142,7 +153,7 @@ int netfilter_after(struct bpf_nf_ctx *ctx)
 SEC("fentry/nf_nat_inet_fn")
 int BPF_PROG(nat_before, void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	note_before(skb, state);
+	note_before(skb, state->hook);
 	return 0;
 }
 
@@ -154,4 +165,33 @@ int BPF_PROG(nat_after, void *priv, struct sk_buff *skb, const struct nf_hook_st
 	if (verdict == NF_ACCEPT)
 		compare_after(skb, state);
 	return 0;
+}
+
+SEC("fentry/nf_nat_manip_pkt")
+int BPF_PROG(rewrite_before, struct sk_buff *skb, struct nf_conn *ct)
+{
+	if (is_tunnel_entry(ct))
+		note_before(skb, NO_HOOK);
+	return 0;
+}
+
+SEC("fexit/nf_nat_manip_pkt")
+int BPF_PROG(rewrite_after, struct sk_buff *skb, struct nf_conn *ct, __u32 type, __u32 direction,
+	     unsigned int verdict)
+{
+	struct sighting sighting = { .point = POINT_NAT_REWRITE, .hook = NO_HOOK };
+	struct net_device *device;
+	struct packet packet;
+	bool rewritten;
+
+	if (verdict != NF_ACCEPT || !is_tunnel_entry(ct) ||
+	    !take_noted(&sighting, &packet, skb, &rewritten) || !packet.tunnel)
+		return 0;
+	sighting.netns = netns_of_net(BPF_CORE_READ(ct, ct_net.net));
+	if (!netns_is_wanted(sighting.netns))
+		return 0;
+	device = skb->dev;
+	if (netns_of_device(device))
+		sighting.ifindex = BPF_CORE_READ(device, ifindex);
+	return see(&sighting, &packet, skb);
 }

@@ -219,6 +219,22 @@ static __always_inline struct nf_conn *conntrack(const struct sk_buff *skb)
 	return (struct nf_conn *)(skb->_nfct & ~(unsigned long)NFCT_PTRMASK);
 }
 
+/* Is the entry that of a tunnel between two nodes? */
+static __always_inline bool is_tunnel_entry(struct nf_conn *ct)
+{
+	struct tunnel_ports *ports;
+	__u32 zero = 0, port;
+
+	if (BPF_CORE_READ(ct, tuplehash[0].tuple.dst.protonum) != PROTOCOL_UDP)
+		return false;
+	ports = bpf_map_lookup_elem(&tunnel_ports, &zero);
+	if (!ports)
+		return false;
+	port = bpf_ntohs(BPF_CORE_READ(ct, tuplehash[0].tuple.dst.u.all));
+	asm volatile("" : "+r"(port));
+	return ports->kind[port & 0xffff] != TUNNEL_NONE;
+}
+
 static __always_inline __u32 netns_of_net(struct net *net)
 {
 	__u32 inum = BPF_CORE_READ(net, ns.inum);

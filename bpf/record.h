@@ -43,6 +43,7 @@ struct sighting {
 	__u32 ifindex;
 	__u32 reason;
 	__u64 location;
+	__u64 skb; /* its address, where what is read is a copy of it */
 	struct before before;
 	__u32 left_out;
 	__u32 unused;
@@ -196,7 +197,7 @@ static __always_inline int emit_with_room(const struct sighting *sighting,
 	fill_head(event, sighting->point);
 	event->hook = sighting->hook;
 	event->flags = sighting->flags;
-	event->skb = (unsigned long)skb;
+	event->skb = sighting->skb ? sighting->skb : (unsigned long)skb;
 	event->location = sighting->location;
 	event->netns = sighting->netns;
 	event->ifindex = sighting->ifindex;

@@ -4,6 +4,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+#include "kprobe.h"
 #include "record.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

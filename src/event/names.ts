@@ -3,6 +3,9 @@
 /** enum nf_inet_hooks, include/uapi/linux/netfilter.h */
 export const HOOKS = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING'] as const;
 
+/** The hook of an event that was seen at none. */
+export const NO_HOOK = 255;
+
 /**
  * Bits of enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h, without
  * their prefix IPS_.

@@ -33,7 +33,7 @@ export const Point = Object.fromEntries(POINTS.map((name, number) => [name, numb
 >;
 
 /** How a point is hooked. */
-export const MECHANISMS = ['tracepoint', 'netfilter', 'fentry'] as const;
+export const MECHANISMS = ['tracepoint', 'netfilter', 'fentry', 'kprobe'] as const;
 export type Mechanism = (typeof MECHANISMS)[number];
 
 /** One line of the attach plan: a point with the mechanism in use, or why there is none. */

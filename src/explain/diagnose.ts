@@ -9,7 +9,7 @@ export interface Case {
   readonly kind: Subject['kind'];
   /** the exchange's events that every kernel can show */
   readonly observations: readonly Observation[];
-  /** those at functions, which prove more of the same; see AT_FUNCTIONS */
+  /** those at functions, which prove more of the same; see isAtFunction */
   readonly atFunctions: readonly Observation[];
   /** first packet, CLOCK_MONOTONIC ns */
   readonly startedAt: number;

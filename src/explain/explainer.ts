@@ -7,7 +7,7 @@ import {
   keyEndpoints,
   formatEndpoint,
 } from '../event/headers.js';
-import { Point } from '../event/point.js';
+import { Point, POINTS, type PointName } from '../event/point.js';
 import { clockOffsets } from '../session/merge.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
@@ -20,7 +20,7 @@ import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './fi
 import { HeldExchanges } from './exchanges/held-exchanges.js';
 import { JudgementPace } from './exchanges/judgement-pace.js';
 import { Line } from './exchanges/line.js';
-import { AT_FUNCTIONS, type Observation } from './exchanges/observation.js';
+import { isAtFunction, type Observation } from './exchanges/observation.js';
 import { DnsLookups, Lookup } from './exchanges/dns-lookups.js';
 import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
@@ -50,8 +50,6 @@ const ESSENTIAL: ReadonlySet<string> = new Set([
 const MAX_KEPT = 1000;
 /** Losses remembered; they are told once a second, and no exchange lasts that long. */
 const MAX_LOSSES = 4096;
-
-const AT_FUNCTION_NUMBERS: ReadonlySet<number> = new Set([...AT_FUNCTIONS].map((p) => Point[p]));
 
 /** TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_LISTEN, TCP_NEW_SYN_RECV (include/net/tcp_states.h): before a connection stands */
 const OPENING: ReadonlySet<number> = new Set([2, 3, 7, 10, 12]);
@@ -344,7 +342,7 @@ export class Explainer implements Registry {
     }
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
-    if (AT_FUNCTION_NUMBERS.has(point)) {
+    if (isAtFunction(POINTS[point] as PointName, cursor.hook)) {
       tracker?.witness(seen);
       return;
     }
@@ -564,7 +562,7 @@ export class Explainer implements Registry {
   private caseOf(exchange: Exchange): Case {
     const sources = this.sources;
     const all = exchange.observations(sources);
-    const observations = all.filter(({ point }) => !AT_FUNCTIONS.has(point));
+    const observations = all.filter(({ point, hook }) => !isAtFunction(point, hook));
     const first = observations[0];
     const reasonsOf = ({ evidence }: Observation) =>
       sources.find((s) => s.id === evidence.session)!.header.reasons;
@@ -574,7 +572,7 @@ export class Explainer implements Registry {
     return {
       kind: exchange.kind,
       observations,
-      atFunctions: all.filter(({ point }) => AT_FUNCTIONS.has(point)),
+      atFunctions: all.filter(({ point, hook }) => isAtFunction(point, hook)),
       startedAt: exchange.startedAt,
       attempts: exchange.attempts,
       queries: exchange instanceof Lookup ? exchange.queries : [],

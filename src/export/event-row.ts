@@ -19,6 +19,7 @@ import {
   IP_SUMMED,
   TCP_FLAGS,
   TCP_STATES,
+  NO_HOOK,
 } from '../event/names.js';
 import { POINTS, type PointName } from '../event/point.js';
 import { CHECKSUM_PARTIAL, Observation } from '../explain/exchanges/observation.js';
@@ -163,7 +164,6 @@ const PROTOCOLS: ReadonlyMap<number, string> = new Map([
   [IPPROTO_UDP, 'udp'],
   [IPPROTO_ICMPV6, 'icmp6'],
 ]);
-const NO_HOOK = 255;
 const NO_CSUM_START = 65535;
 const UNKNOWN = 0xffffffff;
 

@@ -1,6 +1,6 @@
 import { MECHANISMS, type Mechanism, type PlanEntry } from '../event/point.js';
 import type { KernelTypes } from './kernel-types.js';
-import { POINT_HOOKS, type Hook, type ProgramName } from './points.js';
+import { AND, hooksInUse, POINT_HOOKS, type Hook, type ProgramName } from './points.js';
 
 /** What each program would do, and why those that cannot run here cannot. */
 export interface Plan {
@@ -14,9 +14,9 @@ function possible(
   refused: ReadonlyMap<ProgramName, string>,
 ): boolean {
   if (programs.some((program) => refused.has(program))) return false;
-  return 'tracepoint' in needs
-    ? kernel.btf.tracepointArguments(needs.tracepoint) > 0
-    : needs.functions.every((name) => kernel.hasFunction(name, needs.module));
+  if ('tracepoint' in needs) return kernel.btf.tracepointArguments(needs.tracepoint) > 0;
+  if ('symbols' in needs) return needs.symbols.every((name) => kernel.takesKprobe(name));
+  return needs.functions.every((name) => kernel.hasFunction(name, needs.module));
 }
 
 /**
@@ -31,16 +31,17 @@ export function planPoints(
   refused: ReadonlyMap<ProgramName, string> = new Map(),
 ): Plan {
   const programs = new Set<ProgramName>();
-  const entries = POINT_HOOKS.map(({ point, hooks: all, otherwise }): PlanEntry => {
-    const hooks = all.filter(({ mechanism }) => mechanisms.includes(mechanism));
+  const isAllowed = ({ mechanism }: Hook) => mechanisms.includes(mechanism);
+  const isPossible = (hook: Hook) => possible(hook, kernel, refused);
+  const entries = POINT_HOOKS.map(({ point, hooks: all, also, otherwise }): PlanEntry => {
+    const hooks = all.filter(isAllowed);
     if (hooks.length === 0 && all.length > 0)
       return { point, mechanism: null, where: '', reason: 'left out by --mechanisms' };
-    const hook = hooks.find((candidate) => possible(candidate, kernel, refused));
+    const hook = hooks.find(isPossible);
     if (hook) {
-      for (const program of hook.programs) programs.add(program);
-      const entry: PlanEntry = { point, mechanism: hook.mechanism, where: hook.where };
-      if (hook.limits !== undefined) entry.reason = hook.limits;
-      return entry;
+      const used = also && isAllowed(also) && isPossible(also) ? [hook, also] : [hook];
+      for (const program of used.flatMap((each) => each.programs)) programs.add(program);
+      return entryOf(point, used);
     }
     const why = hooks
       .flatMap((candidate) => candidate.programs)
@@ -49,4 +50,21 @@ export function planPoints(
     return { point, mechanism: null, where: '', reason: why ?? otherwise };
   });
   return { entries, programs };
+}
+
+function entryOf(point: PlanEntry['point'], [hook, also]: readonly Hook[]): PlanEntry {
+  if (!hook) return { point, mechanism: null, where: '' };
+  const where = [hook, also].flatMap((each) => each?.where ?? []).join(AND);
+  const entry: PlanEntry = { point, mechanism: hook.mechanism, where };
+  if (hook.limits !== undefined) entry.reason = hook.limits;
+  return entry;
+}
+
+/** Takes a program that could not be attached out of the plan's lines, which then say why. */
+export function leaveOut(entries: PlanEntry[], program: ProgramName, reason: string): void {
+  for (const entry of entries) {
+    const used = hooksInUse(entry);
+    const left = used.filter(({ programs }) => !programs.includes(program));
+    if (left.length < used.length) Object.assign(entry, entryOf(entry.point, left), { reason });
+  }
 }

@@ -11,8 +11,13 @@ export type ProgramName =
   | 'netfilter_after'
   | 'nat_before'
   | 'nat_after'
+  | 'rewrite_before'
+  | 'rewrite_after'
   | 'conntrack_insert'
+  | 'conntrack_insert_entry'
+  | 'conntrack_insert_return'
   | 'conntrack_delete'
+  | 'conntrack_delete_entry'
   | 'checksum_fill'
   | 'checksum_complete'
   | 'conntrack_checksum';
@@ -23,8 +28,14 @@ export interface Hook {
   programs: readonly ProgramName[];
   /** kernel function, tracepoint or hooks, as the plan shows them */
   where: string;
-  /** what must be in the BTF of the kernel: a tracepoint, or functions, where named of a module */
-  needs: { tracepoint: string } | { functions: readonly string[]; module?: string };
+  /**
+   * what must be in the BTF of the kernel: a tracepoint, or functions, where named of a module; or
+   * functions among its symbols that kprobes take
+   */
+  needs:
+    | { tracepoint: string }
+    | { functions: readonly string[]; module?: string }
+    | { symbols: readonly string[] };
   /** what this way cannot see, when there is something */
   limits?: string;
 }
@@ -33,6 +44,8 @@ export interface Hook {
 export interface PointHooks {
   point: PointName;
   hooks: readonly Hook[];
+  /** beside any of them, where it is possible: proves more of the same */
+  also?: Hook;
   /** why it is not observed when no hook is possible; one sentence */
   otherwise: string;
 }
@@ -65,6 +78,14 @@ const atFunctions = (
   ...(limits === undefined ? {} : { limits }),
 });
 
+/** The same where modules have no type information; dearer, so only for what is no matter of each packet. */
+const atProbe = (programs: readonly ProgramName[], name: string): Hook => ({
+  mechanism: 'kprobe',
+  programs,
+  where: `${name}()`,
+  needs: { symbols: [name] },
+});
+
 const NAT = ['nf_nat_inet_fn'];
 const NAT_PROGRAMS = ['nat_before', 'nat_after'] as const;
 
@@ -89,8 +110,8 @@ const aroundMark: readonly Hook[] = [
 
 const NEEDS_NETFILTER =
   'needs netfilter programs (Linux 6.4 with CONFIG_NETFILTER_BPF_LINK), or fentry programs and the module nf_nat loaded with its BTF (Linux 5.11)';
-const needsModule = (functions: string, module: string) =>
-  `needs fentry programs on ${functions}, and the module ${module} loaded with its BTF (Linux 5.11)`;
+const needsModule = (name: string, module: string) =>
+  `needs fentry programs or kprobes on ${name}, and the module ${module} loaded`;
 const needsFentry = (functions: string) => `needs fentry programs on ${functions}`;
 
 export const POINT_HOOKS: readonly PointHooks[] = [
@@ -112,11 +133,19 @@ export const POINT_HOOKS: readonly PointHooks[] = [
   },
   { point: 'mark.set', hooks: aroundMark, otherwise: NEEDS_NETFILTER },
   { point: 'nat.setup', hooks: aroundNat, otherwise: NEEDS_NETFILTER },
-  { point: 'nat.rewrite', hooks: aroundNat, otherwise: NEEDS_NETFILTER },
+  {
+    point: 'nat.rewrite',
+    hooks: aroundNat,
+    also: atFunctions(['rewrite_before', 'rewrite_after'], ['nf_nat_manip_pkt'], {
+      module: 'nf_nat',
+    }),
+    otherwise: NEEDS_NETFILTER,
+  },
   {
     point: 'conntrack.insert',
     hooks: [
       atFunctions(['conntrack_insert'], ['__nf_conntrack_confirm'], { module: 'nf_conntrack' }),
+      atProbe(['conntrack_insert_entry', 'conntrack_insert_return'], '__nf_conntrack_confirm'),
     ],
     otherwise: needsModule('__nf_conntrack_confirm', 'nf_conntrack'),
   },
@@ -127,7 +156,10 @@ export const POINT_HOOKS: readonly PointHooks[] = [
   },
   {
     point: 'conntrack.delete',
-    hooks: [atFunctions(['conntrack_delete'], ['nf_ct_delete'], { module: 'nf_conntrack' })],
+    hooks: [
+      atFunctions(['conntrack_delete'], ['nf_ct_delete'], { module: 'nf_conntrack' }),
+      atProbe(['conntrack_delete_entry'], 'nf_ct_delete'),
+    ],
     otherwise: needsModule('nf_ct_delete', 'nf_conntrack'),
   },
   {
@@ -183,22 +215,30 @@ export const POINT_HOOKS: readonly PointHooks[] = [
   })),
 ];
 
-/** The programs behind a line of the attach plan; several points may share one. */
-export function programsOf({ point, where }: PlanEntry): readonly ProgramName[] {
-  const hooks = POINT_HOOKS.find((candidate) => candidate.point === point)?.hooks ?? [];
-  return hooks.find((hook) => hook.where === where)?.programs ?? [];
+const hooksOf = ({ hooks, also }: PointHooks): readonly Hook[] => (also ? [...hooks, also] : hooks);
+
+/** Between the places of a line of the attach plan. */
+export const AND = '; ';
+
+/** The hooks behind a line of the attach plan; several points may share their programs. */
+export function hooksInUse({ point, where }: PlanEntry): readonly Hook[] {
+  const places = where.split(AND);
+  const known = POINT_HOOKS.find((candidate) => candidate.point === point);
+  return known ? hooksOf(known).filter((hook) => places.includes(hook.where)) : [];
 }
+
+const ALL: readonly Hook[] = POINT_HOOKS.flatMap(hooksOf);
 
 /** Every program of the object. */
 export const PROGRAMS: readonly ProgramName[] = [
-  ...new Set(POINT_HOOKS.flatMap(({ hooks }) => hooks.flatMap(({ programs }) => programs))),
+  ...new Set(ALL.flatMap(({ programs }) => programs)),
 ];
 
 /** Those at functions: a kernel that has no leave for them may take all others. */
 export const FUNCTION_PROGRAMS: readonly ProgramName[] = [
   ...new Set(
-    POINT_HOOKS.flatMap(({ hooks }) =>
-      hooks.filter(({ mechanism }) => mechanism === 'fentry').flatMap(({ programs }) => programs),
+    ALL.filter(({ mechanism }) => mechanism === 'fentry' || mechanism === 'kprobe').flatMap(
+      ({ programs }) => programs,
     ),
   ),
 ];

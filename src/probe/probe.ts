@@ -16,8 +16,8 @@ import {
   readObject,
   type LoadedObject,
 } from './object.js';
-import { planPoints } from './plan.js';
-import { FUNCTION_PROGRAMS, programsOf } from './points.js';
+import { leaveOut, planPoints } from './plan.js';
+import { FUNCTION_PROGRAMS } from './points.js';
 import { Ring } from './ring.js';
 
 const RING_BYTES = 32 << 20;
@@ -180,10 +180,7 @@ export class Probe {
         this.object.attach(program);
       } catch (error) {
         if (!FUNCTION_PROGRAMS.includes(program)) throw error;
-        const reason = (error as Error).message;
-        for (const entry of this.plan)
-          if (programsOf(entry).includes(program))
-            Object.assign(entry, { mechanism: null, where: '', reason });
+        leaveOut(this.plan, program, (error as Error).message);
       }
     }
   }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PlanEntry } from '../event/point.js';
-import { programsOf } from '../probe/points.js';
+import { hooksInUse } from '../probe/points.js';
 import { countRunTime } from '../probe/probe.js';
 import { trace } from './live.js';
 
@@ -36,7 +36,9 @@ export async function measureCosts(
     const costs = new Map<string, PointCost>();
     for (const entry of plan) {
       if (entry.mechanism === null) continue;
-      const own = programsOf(entry).flatMap((program) => byProgram.get(program) ?? []);
+      const own = hooksInUse(entry)
+        .flatMap(({ programs }) => programs)
+        .flatMap((program) => byProgram.get(program) ?? []);
       const runs = own.reduce((sum, cost) => sum + cost.runs, 0);
       const spent = own.reduce((sum, cost) => sum + cost.seconds, 0);
       costs.set(entry.point, {

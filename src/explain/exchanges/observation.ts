@@ -9,6 +9,7 @@ import {
   TUPLE_PROTOCOL,
   type Endpoint,
 } from '../../event/headers.js';
+import { NO_HOOK } from '../../event/names.js';
 import { POINTS, type PointName } from '../../event/point.js';
 import type { Evidence } from '../finding.js';
 import type { World } from '../world.js';
@@ -42,17 +43,22 @@ export interface Conntrack {
   reply: { source: Endpoint; destination: Endpoint };
 }
 
-/** One recorded event of an exchange, decoded on demand. */
-/**
- * Points at functions, which not every kernel lets one see. They prove more of what the others show:
- * no verdict hangs on them.
- */
-export const AT_FUNCTIONS: ReadonlySet<PointName> = new Set([
+const AT_FUNCTIONS: ReadonlySet<PointName> = new Set([
   'conntrack.insert',
   'checksum.fill',
   'checksum.verify',
 ]);
 
+/**
+ * Was an event of this point seen at a function, which not every kernel allows? Such events prove more
+ * of what the others show: no verdict hangs on them. NAT is seen at its hooks, and besides at the
+ * function that rewrites.
+ */
+export function isAtFunction(point: PointName, hook: number): boolean {
+  return AT_FUNCTIONS.has(point) || (point === 'nat.rewrite' && hook === NO_HOOK);
+}
+
+/** One recorded event of an exchange, decoded on demand. */
 export class Observation {
   readonly headers = new Headers();
   readonly time: number;

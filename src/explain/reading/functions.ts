@@ -24,3 +24,8 @@ export function refusedInsertion(exchange: Case, drop: Observation): Observation
 export function refusedChecksums(exchange: Case, drop: Observation): Observation[] {
   return atFunction(exchange, 'checksum.verify', drop);
 }
+
+/** `nf_nat_manip_pkt` rewriting the tunnel packet that left; null where it was not seen. */
+export function rewriting(exchange: Case, sent: Observation): Observation | null {
+  return atFunction(exchange, 'nat.rewrite', sent).findLast(({ time }) => time < sent.time) ?? null;
+}

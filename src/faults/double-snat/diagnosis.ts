@@ -9,7 +9,7 @@ import type {
 } from '../../explain/finding.js';
 import { IPS_SRC_NAT, type Observation } from '../../explain/exchanges/observation.js';
 import { nameOf, nounOf, whatOf } from '../../explain/reading/attempts.js';
-import { refusedChecksums } from '../../explain/reading/functions.js';
+import { refusedChecksums, rewriting } from '../../explain/reading/functions.js';
 import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { bypassOf } from './bypass.js';
@@ -242,14 +242,16 @@ function senderChain(
     evidence: [...evidence(first.nat, sent), ...(rules ? rules.evidence : [])],
   });
   const { before, after, expected } = first.checksum!;
+  const rewritten = rewriting(exchange, sent);
   chain.push({
     claim: 'checksum-broken',
     text:
-      defect === 'udpcsum-not-updated'
+      (defect === 'udpcsum-not-updated'
         ? `The outer UDP checksum stays ${hex16(after)} while the port changes: NAT leaves it alone because ip_summed is CHECKSUM_PARTIAL, which belongs to the inner ${exchange.kind === 'dns-lookup' ? 'UDP' : 'TCP'}. ` +
           `${hex16(after)} + ${hex16(first.expectedPort!)} − ${hex16(first.wirePort!)} = ${hex16(expected!)} is what the receiver expects (one's complement).`
-        : `The outer UDP checksum was ${before === null ? '0' : hex16(before)}, that is none, and becomes ${hex16(after)}: NAT "updates" it because ip_summed is CHECKSUM_PARTIAL. The receiver expects ${hex16(expected!)} or none.`,
-    evidence: evidence(first.nat, sent),
+        : `The outer UDP checksum was ${before === null ? '0' : hex16(before)}, that is none, and becomes ${hex16(after)}: NAT "updates" it because ip_summed is CHECKSUM_PARTIAL. The receiver expects ${hex16(expected!)} or none.`) +
+      (rewritten ? ` ${atTheFunction(rewritten)}` : ''),
+    evidence: evidence(rewritten, first.nat, sent),
   });
 
   chain.push(fateClaim(exchange, first));
@@ -271,6 +273,12 @@ function senderChain(
       evidence: anew.flatMap((c) => evidence(c.nat, c.sent, c.arrived, c.drop)),
     });
   return { chain, device };
+}
+
+/** What the function that rewrites made of the outer packet. */
+function atTheFunction({ beforeSport, beforeCheck, headers, record }: Observation): string {
+  const { outer } = headers;
+  return `nf_nat_manip_pkt was given port ${beforeSport} with checksum ${hex16(beforeCheck)}, and left port ${outer.sport} with ${hex16(outer.check(record))}.`;
 }
 
 function fateClaim(exchange: Case, c: Crossing): Claim {
