@@ -1,17 +1,42 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import type { Mechanism, PlanEntry } from '../../src/event/point.js';
+import type { Mechanism, PlanEntry, PointName } from '../../src/event/point.js';
 import type { Finding } from '../../src/explain/finding.js';
 import type { LabReport } from '../live/skbwhy.js';
 import { runCommands, type CommandResult } from './commands.js';
 import { chosenKernels, getKernel } from './kernel.js';
 import { CHOSEN } from './labs.js';
 
-/** Kernels that take programs at functions, with what each is traced by. */
+/** Kernels that take programs at functions, with what each is traced by beside all that it has. */
 const KERNELS = {
+  '5.10': [['tracepoint']],
   '6.1': [['tracepoint'], ['tracepoint', 'fentry']],
   '6.12': [['tracepoint'], ['tracepoint', 'fentry']],
 } as const satisfies Record<string, readonly (readonly Mechanism[])[]>;
+
+const ALL_AT_FUNCTIONS = {
+  'conntrack.insert': 'fentry',
+  'conntrack.delete': 'fentry',
+  'checksum.fill': 'fentry',
+  'checksum.verify': 'fentry',
+} as const;
+
+/** What each of them sees at functions, and how. 5.10 has no type information of modules. */
+const AT_FUNCTIONS: Record<keyof typeof KERNELS, Partial<Record<PointName, Mechanism>>> = {
+  '5.10': {
+    'conntrack.insert': 'kprobe',
+    'conntrack.delete': 'kprobe',
+    'checksum.fill': 'fentry',
+    'checksum.verify': 'fentry',
+  },
+  '6.1': {
+    ...ALL_AT_FUNCTIONS,
+    'mark.set': 'fentry',
+    'nat.setup': 'fentry',
+    'nat.rewrite': 'fentry',
+  },
+  '6.12': ALL_AT_FUNCTIONS,
+};
 
 const LABS = ['double-snat', 'conntrack-reply-collision'] as const;
 const ALL = 'all';
@@ -51,13 +76,11 @@ for (const [name, sets] of Object.entries(KERNELS))
 
       test('functions are hooked where the kernel takes it', () => {
         const { points } = output<{ points: PlanEntry[] }>('doctor');
-        const functions = points.filter(({ mechanism }) => mechanism === 'fentry');
-        const names = functions.map(({ point }) => point);
-        for (const point of [
-          ...['conntrack.insert', 'conntrack.delete', 'checksum.fill', 'checksum.verify'],
-          ...(name === '6.1' ? ['mark.set', 'nat.setup', 'nat.rewrite'] : []),
-        ])
-          assert.ok(names.includes(point as PlanEntry['point']), point);
+        const expected = AT_FUNCTIONS[name as keyof typeof KERNELS];
+        for (const { point, mechanism } of points)
+          if (point in expected) assert.equal(mechanism, expected[point], point);
+        const rewrite = points.find(({ point }) => point === 'nat.rewrite')!;
+        assert.equal(rewrite.where.includes('nf_nat_manip_pkt()'), name !== '5.10');
       });
 
       for (const lab of LABS)
