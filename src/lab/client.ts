@@ -6,7 +6,7 @@
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
-import { turnOnTxrehash } from './txrehash.js';
+import { txrehashSwitch } from './txrehash.js';
 
 export interface Connection {
   address: string;
@@ -41,6 +41,7 @@ function measure(connection: Connection, index: number): Promise<Measurement> {
     bytes === 0
       ? 'GET / HTTP/1.0\r\n\r\n'
       : `POST / HTTP/1.0\r\nContent-Length: ${bytes}\r\n\r\n${'x'.repeat(bytes)}`;
+  const turnOnTxrehash = rehashAfterMs === undefined ? null : txrehashSwitch();
   return new Promise((resolve) => {
     const startedAt = new Date().toISOString();
     const start = process.hrtime.bigint();
@@ -57,10 +58,9 @@ function measure(connection: Connection, index: number): Promise<Measurement> {
     };
     const timer = setTimeout(() => done('timeout'), timeoutMs);
     const socket = connect({ host: address, port });
-    const rehash =
-      rehashAfterMs === undefined
-        ? undefined
-        : setTimeout(() => turnOnTxrehash(socket), rehashAfterMs);
+    const rehash = turnOnTxrehash
+      ? setTimeout(() => turnOnTxrehash(socket), rehashAfterMs)
+      : undefined;
     setImmediate(() => {
       // connect() has bound it by now
       const bound = socket.address();

@@ -10,12 +10,12 @@ const SOL_SOCKET = 1;
 const SO_TXREHASH = 74;
 
 /**
- * Lets a socket take another hash, and so another outer port, from its next retransmission timeout on,
- * whatever net.core.txrehash says (sk_rethink_txhash, include/net/sock.h).
- * Throws when the kernel has no SO_TXREHASH, `library-missing`.
+ * Gives a function that lets a socket take another hash, and so another outer port, from its next
+ * retransmission timeout on, whatever net.core.txrehash says (sk_rethink_txhash, include/net/sock.h).
+ * It throws when the kernel has no SO_TXREHASH. What takes its time, the libraries, is loaded before.
+ * Throws `library-missing`.
  */
-export function turnOnTxrehash(socket: Socket): void {
-  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+export function txrehashSwitch(): (socket: Socket) => void {
   const libc = openLibrary<SocketOptions>(
     loadFfi().ffi,
     'libc.so.6',
@@ -23,6 +23,9 @@ export function turnOnTxrehash(socket: Socket): void {
     'libc6',
   );
   const on = Buffer.from([1, 0, 0, 0]);
-  if (libc.setsockopt(fd, SOL_SOCKET, SO_TXREHASH, on, on.length) !== 0)
-    throw new Error('this kernel has no SO_TXREHASH');
+  return (socket) => {
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    if (libc.setsockopt(fd, SOL_SOCKET, SO_TXREHASH, on, on.length) !== 0)
+      throw new Error('this kernel has no SO_TXREHASH');
+  };
 }
