@@ -22,6 +22,9 @@ async function slot<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** The section of what was not read in time, where there is such. */
+export const LATE = 'unread late';
+
 /** Begins each section in the output of a script: `@@ name`, between bytes that no tool prints. */
 const SECTION = '\u001e@@ ';
 
@@ -42,22 +45,34 @@ export function readSections(
   return slot(async () => {
     const shell = ['/bin/sh', '-c', PRELUDE + script, 'sh', ...words];
     const command = isCurrent(path) ? shell : ['nsenter', `--net=${path}`, '--', ...shell];
-    const output = await run(command);
-    if (output === null || !output.includes(SECTION)) return null;
-    const sections = new Map<string, string>();
-    for (const part of output.split(`\n${SECTION}`).slice(1)) {
-      const end = part.indexOf('\n');
-      sections.set(part.slice(0, end), part.slice(end + 1));
-    }
-    return sections;
+    const { stdout, late } = await run(command);
+    return stdout.includes(SECTION) ? parseSections(stdout, late) : null;
   });
 }
 
-function run([file = '', ...args]: string[]): Promise<string | null> {
+/** @param late the script was ended before it came to its end: its last section may be a part of it */
+export function parseSections(output: string, late: boolean): Map<string, string> {
+  const parts = output.split(`\n${SECTION}`).slice(1);
+  const cut = late ? parts.pop() : undefined;
+  const sections = new Map<string, string>();
+  for (const part of parts) {
+    const end = part.indexOf('\n');
+    sections.set(part.slice(0, end), part.slice(end + 1));
+  }
+  if (cut !== undefined) {
+    const [name = ''] = cut.split('\n');
+    sections.set(LATE, `${name} and what comes after it: not listed within ${TIMEOUT_MS / 1000} s`);
+  }
+  return sections;
+}
+
+function run([file = '', ...args]: string[]): Promise<{ stdout: string; late: boolean }> {
   return new Promise((resolve) => {
     const options = { maxBuffer: MAX_OUTPUT, timeout: TIMEOUT_MS, encoding: 'utf8' as const };
     // a tool of the script that fails leaves its section empty: what was printed counts, not the status
-    execFile(file, args, options, (_error, stdout) => resolve(stdout || null));
+    execFile(file, args, options, (error, stdout) =>
+      resolve({ stdout, late: error?.killed === true }),
+    );
   });
 }
 

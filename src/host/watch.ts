@@ -4,7 +4,7 @@ import { COUNTERS_SCRIPT, parseCounters } from './counters.js';
 import { DEVICES_SCRIPT, parseDevices, ROUTES_SCRIPT } from './devices.js';
 import { nfTablesPresent } from './kernel.js';
 import type { Namespace } from './namespaces.js';
-import { readSections } from './read.js';
+import { LATE, readSections } from './read.js';
 import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds, viaOf } from './rules/read.js';
 import { overflowed, overflowedSockets } from './sockets.js';
 import { parseSettings, SETTINGS_SCRIPT } from './settings.js';
@@ -174,7 +174,9 @@ export class HostWatch {
     if (JSON.stringify(datapath) !== seen.datapath) facts.push(datapath);
     seen.datapath = JSON.stringify(datapath);
     const rules = rulesText(sections) + JSON.stringify(tunnels);
-    if (rules !== seen.rules) {
+    // those that were read once stay what is known, until they are read again
+    const known = seen.rules !== '' && sections.has(LATE);
+    if (rules !== seen.rules && !known) {
       seen.rules = rules;
       const fact = await rulesFact(inode, sections, tunnels);
       const text = JSON.stringify(fact);
@@ -186,7 +188,7 @@ export class HostWatch {
         );
       seen.rulesFact = text;
     }
-    seen.rulesReadAt = readAt;
+    if (!known) seen.rulesReadAt = readAt;
     facts.push(...(await this.numbers(namespace, seen, sections)));
     seen.fullAt = seen.lightAt = performance.now();
     return facts;

@@ -5,7 +5,8 @@ import { parseDatapath } from '../../src/host/datapath.js';
 import { parseDevices, parsePeers, parseRoutes } from '../../src/host/devices.js';
 import { atLeast } from '../../src/host/kernel.js';
 import { processFact } from '../../src/host/processes.js';
-import { tunnelEnds } from '../../src/host/rules/read.js';
+import { LATE, parseSections } from '../../src/host/read.js';
+import { rulesFact, tunnelEnds } from '../../src/host/rules/read.js';
 import { parseSettings } from '../../src/host/settings.js';
 
 const vxlan = (data: object, more: object = {}) => ({
@@ -246,4 +247,18 @@ suite('kernel and processes', () => {
     assert.equal(fact!.pid, process.pid);
     assert.equal(processFact(2 ** 22 + 1), null);
   });
+});
+
+test('rules that were not listed in time are not known, rather than none', async () => {
+  const printed = '\n\u001e@@ settings\na\n\u001e@@ legacy ip\n*nat\n-A POSTROUT';
+  assert.deepEqual(
+    [...parseSections(printed, false)],
+    [
+      ['settings', 'a'],
+      ['legacy ip', '*nat\n-A POSTROUT'],
+    ],
+  );
+  const late = parseSections(printed, true);
+  assert.deepEqual([...late.keys()], ['settings', LATE]);
+  assert.match((await rulesFact(1, late, [])).unread.join(), /^legacy ip and what comes after it/);
 });
