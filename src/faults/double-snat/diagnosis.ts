@@ -79,7 +79,7 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
     ruledOut: ruledOutAtSender(exchange, all, first, peerSeen),
     remedies: remedies(
       defect,
-      { device, port: sent.headers.outer.dport },
+      { device, port: sent.headers.outer.dport, outerFamily: outerFamily(sent) },
       rules?.path ?? null,
       needsNoMark(rules?.path ?? null, all),
     ),
@@ -169,7 +169,11 @@ function fromReceiver(exchange: Case, all: Crossing[], first: Crossing): Diagnos
         command: 'skbwhy record sender.skbw',
         source: 'this finding’s confidence is lowered only for the missing side',
       },
-      ...remedies(defect, { device: null, port: outer.dport }, null),
+      ...remedies(
+        defect,
+        { device: null, port: outer.dport, outerFamily: outerFamily(wire) },
+        null,
+      ),
     ],
   };
 }
@@ -440,6 +444,10 @@ function summary(
 
 function isSourceNated(o: Observation | null): boolean {
   return o?.ct != null && (o.ct.status & IPS_SRC_NAT) !== 0;
+}
+
+function outerFamily({ headers }: Observation): 'ip' | 'ip6' {
+  return headers.outer.version === 6 ? 'ip6' : 'ip';
 }
 
 const TCP_ESTABLISHED = 1;

@@ -82,7 +82,11 @@ function exposed(
     enough,
     remedies: remedies(
       defect,
-      { device: device.name, port: device.tunnel?.port ?? null },
+      {
+        device: device.name,
+        port: device.tunnel?.port ?? null,
+        outerFamily: path?.outerFamily ?? (device.tunnel?.local?.includes(':') ? 'ip6' : 'ip'),
+      },
       path ?? null,
     ),
   };
