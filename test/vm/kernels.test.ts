@@ -112,4 +112,30 @@ function onKernel(name: KernelName): void {
       assert.ok(delayMs >= 63_000, `${delayMs} ms`);
       assert.equal(attempts.filter(({ fate }) => fate === 'dropped').length, 6);
     });
+
+  if (isThere('double-snat-noudpcsum-rehash-later'))
+    test('double-snat-noudpcsum-rehash-later takes 3 s: SO_TXREHASH counts from the second timeout', () => {
+      const { attempts, bypass, prediction, delayMs } = findingOf(
+        'double-snat-noudpcsum-rehash-later',
+      );
+      assert.deepEqual([bypass?.why, bypass?.attempt], ['rehash', 3]);
+      assert.equal(prediction?.recoverAtMs, 3000);
+      assert.ok(delayMs >= 3000, `${delayMs} ms`);
+      assert.deepEqual(
+        attempts.map(({ fate }) => fate),
+        ['dropped', 'dropped', 'delivered'],
+      );
+    });
+
+  if (isThere('double-snat-noudpcsum-never'))
+    test('double-snat-noudpcsum-never fails, as predicted: no gap outlives the entry', () => {
+      const { attempts, bypass, prediction, outcome } = findingOf('double-snat-noudpcsum-never');
+      assert.equal(outcome, 'failed');
+      assert.equal(bypass, null);
+      assert.equal(prediction?.recoverAtMs, 'never');
+      assert.deepEqual(
+        attempts.map(({ fate }) => fate),
+        ['dropped', 'dropped', 'dropped'],
+      );
+    });
 }

@@ -26,6 +26,8 @@ const EVERY: readonly KernelName[] = [...DEBIAN, 'defect'];
 const legacy = (...set: string[]) =>
   ({ lab: 'double-snat', set: ['tunnelChecksum=noudpcsum', ...set] }) as const;
 
+const GENEVE = ['tunnelKind=geneve', 'tunnelPort=6081', 'tunnelDevice=genev0'] as const;
+
 /**
  * 5.10 gives no drop reasons, later kernels not for every drop: what is taken from the place of one, and
  * from what else it left, is likely.
@@ -62,13 +64,19 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
   },
   'double-snat-geneve': {
     lab: 'double-snat',
-    set: ['tunnelKind=geneve', 'tunnelPort=6081', 'tunnelDevice=genev0'],
+    set: GENEVE,
     finds: 'double-snat/udpcsum-not-updated, proved',
   },
   'double-snat-geneve-over-ipv6': {
     lab: 'double-snat',
-    set: ['tunnelKind=geneve', 'tunnelPort=6081', 'tunnelDevice=genev0', 'outer=ipv6'],
+    set: [...GENEVE, 'outer=ipv6'],
     finds: 'double-snat/udpcsum-not-updated, proved',
+  },
+  'double-snat-over-ipv6': {
+    lab: 'double-snat',
+    set: ['outer=ipv6'],
+    finds: 'double-snat/udpcsum-not-updated, proved',
+    kernels: ['6.12'],
   },
   'double-snat-xor-mark': { lab: 'double-snat', set: ['xorMark=true'], finds: 'nothing' },
   'double-snat-noudpcsum': {
@@ -81,6 +89,31 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
   },
   'double-snat-noudpcsum-same-hash': {
     ...legacy('txrehash=0', 'synLinearTimeouts=0'),
+    finds: 'double-snat/legacy-zero-checksum, proved',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-rehash-later': {
+    ...legacy('txrehash=0', 'synLinearTimeouts=0', 'rehashAt=2'),
+    finds: 'double-snat/legacy-zero-checksum, proved',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-never': {
+    ...legacy('txrehash=0', 'synLinearTimeouts=0', 'udpTimeout=60', 'synRetries=2'),
+    finds: 'double-snat/legacy-zero-checksum, proved',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-receiver-offload-off': {
+    ...legacy('receiverTunnelTxOffload=false'),
+    finds: 'double-snat/legacy-zero-checksum, proved',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-geneve': {
+    ...legacy(...GENEVE),
+    finds: 'double-snat/legacy-zero-checksum, proved',
+    kernels: ['defect'],
+  },
+  'double-snat-noudpcsum-over-ipv6': {
+    ...legacy('outer=ipv6'),
     finds: 'double-snat/legacy-zero-checksum, proved',
     kernels: ['defect'],
   },
