@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import type { CountersFact, DeviceFact, Fact, SettingsFact } from '../event/fact.js';
 import { DATAPATH_SCRIPT, parseDatapath } from './datapath.js';
 import { COUNTERS_SCRIPT, parseCounters } from './counters.js';
@@ -45,6 +46,8 @@ export class HostWatch {
   private readonly seen = new Map<number, Seen>();
   private nft: Promise<boolean> | undefined;
   private busy = false;
+  /** read, and not told yet */
+  private readonly untold: Fact[] = [];
 
   /**
    * @param namespaces which ones to follow; asked again at every poll
@@ -69,8 +72,11 @@ export class HostWatch {
     return this.read(NEW_AT_ONCE);
   }
 
-  /** Settings and counters of those that were read longest ago, a last time; a poll may be under way. */
-  async last(): Promise<Fact[]> {
+  /**
+   * Settings and counters of those that were read longest ago, a last time, and what a poll under way
+   * has read: as far as it is read within so long.
+   */
+  async last(withinMs: number): Promise<Fact[]> {
     const namespaces = await this.namespaces();
     const longest = namespaces
       .filter(({ inode }) => this.seen.has(inode))
@@ -78,7 +84,12 @@ export class HostWatch {
         (a, b) => (this.seen.get(a.inode)?.lightAt ?? 0) - (this.seen.get(b.inode)?.lightAt ?? 0),
       )
       .slice(0, LAST_AT_ONCE);
-    return (await Promise.all(longest.map((namespace) => this.light(namespace)))).flat();
+    const late = new AbortController();
+    await Promise.race([
+      Promise.all(longest.map((each) => this.keep(this.light(each)))).finally(() => late.abort()),
+      wait(withinMs, undefined, { signal: late.signal }).catch(() => undefined),
+    ]);
+    return this.untold.splice(0);
   }
 
   private async read(newAtOnce: number): Promise<Fact[]> {
@@ -86,7 +97,7 @@ export class HostWatch {
     this.busy = true;
     try {
       const namespaces = await this.namespaces();
-      const facts = this.comeAndGone(namespaces);
+      this.untold.push(...this.comeAndGone(namespaces));
       const now = performance.now();
       const state = (namespace: Namespace): Seen | undefined => this.seen.get(namespace.inode);
       const fresh = namespaces.filter((namespace) => !state(namespace)).slice(0, newAtOnce);
@@ -99,15 +110,20 @@ export class HostWatch {
         .filter((namespace) => !stale.includes(namespace))
         .sort((a, b) => (state(a)?.lightAt ?? 0) - (state(b)?.lightAt ?? 0))
         .slice(0, LIGHT_AT_ONCE);
-      const read = await Promise.all([
-        ...fresh.map((namespace) => this.full(namespace)),
-        ...stale.map((namespace) => this.full(namespace)),
-        ...light.map((namespace) => this.light(namespace)),
+      await Promise.all([
+        ...fresh.map((namespace) => this.keep(this.full(namespace))),
+        ...stale.map((namespace) => this.keep(this.full(namespace))),
+        ...light.map((namespace) => this.keep(this.light(namespace))),
       ]);
-      return [...facts, ...read.flat()];
+      return this.untold.splice(0);
     } finally {
       this.busy = false;
     }
+  }
+
+  /** Until it is told; what was read is not read again. */
+  private async keep(read: Promise<Fact[]>): Promise<void> {
+    this.untold.push(...(await read));
   }
 
   /** Namespaces that got another name, or went. */

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname, machine, release, version } from 'node:os';
-import { setTimeout as wait } from 'node:timers/promises';
 import { SkbwhyError } from '../event/errors.js';
 import { encodeFact, type Fact, type LostFact } from '../event/fact.js';
 import { LAYOUT } from '../event/layout.js';
@@ -36,8 +35,8 @@ export interface HostSource {
   start(): Promise<Fact[]>;
   /** what changed */
   poll(): Promise<Fact[]>;
-  /** the numbers that rose to the very end */
-  last(): Promise<Fact[]>;
+  /** the numbers that rose to the very end, and what a poll under way has read, if within so long */
+  last(withinMs: number): Promise<Fact[]>;
 }
 
 export interface TraceOptions {
@@ -111,9 +110,9 @@ class LiveSession implements LiveTrace {
   private nextSeq = 0;
   private nextTick = 0;
   private scanning = false;
-  /** what a poll of the host has read that is not told yet */
-  private polled: Promise<Fact[]> | null = null;
   private closed = false;
+  /** the last facts are told */
+  private ended = false;
   private closing: Promise<void> | undefined;
   private wake: () => void = () => {};
 
@@ -202,15 +201,8 @@ class LiveSession implements LiveTrace {
 
   /** Counters that rose in the last moments: without them what was lost then has no cause. */
   private async tellLast(): Promise<void> {
-    if (!this.host) return;
-    const late = new AbortController();
-    // of what a poll under way has read already, the last reading tells nothing
-    const read = Promise.all([this.polled ?? [], this.host.last()]).then((facts) => facts.flat());
-    const facts = await Promise.race([
-      read.finally(() => late.abort()),
-      wait(LAST_MS, [], { signal: late.signal }).catch(() => []),
-    ]);
-    this.tellHost(facts);
+    if (this.host) this.tellHost(await this.host.last(LAST_MS));
+    this.ended = true;
   }
 
   /** What waits, facts first; null when there is nothing. One after the other, also on closing. */
@@ -291,12 +283,8 @@ class LiveSession implements LiveTrace {
     if (this.closed) return;
     this.update(found);
     if (!this.host) return;
-    this.polled = this.host.poll();
-    const facts = await this.polled;
-    // else closing tells them
-    if (this.closed) return;
-    this.polled = null;
-    this.tellHost(facts);
+    const facts = await this.host.poll();
+    if (!this.ended) this.tellHost(facts);
   }
 
   private update(found: readonly Namespace[]): void {

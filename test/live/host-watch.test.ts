@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { statSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import type { Fact } from '../../src/event/fact.js';
@@ -175,7 +177,7 @@ describe('a namespace that is followed', () => {
     setUdpTimeout(8);
     inside('nft', 'add', 'table', 'ip', 'late');
     inside('bash', '-c', 'echo x > /dev/udp/127.0.0.1/9');
-    const told = await own.last();
+    const told = await own.last(10_000);
     release();
     const settings = told.find(is('settings', () => true));
     assert.deepEqual(settings?.values, { 'net.netfilter.nf_conntrack_udp_timeout': '8' });
@@ -184,6 +186,29 @@ describe('a namespace that is followed', () => {
     assert.equal(told.length, 2);
     // what was told is not told again
     assert.deepEqual((await poll).filter(is('settings', () => true)), []);
+  });
+
+  test('a last reading tells what a poll under way has read, and waits no longer than it may', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'skbwhy-host-'));
+    const fifo = join(folder, 'namespace');
+    execFileSync('mkfifo', [fifo]);
+    const [real] = namespaces;
+    const stuck = { ...real!, inode: 1 };
+    const own = new HostWatch(() => [real!, stuck]);
+    await own.start();
+    // whoever enters that one waits until somebody writes
+    stuck.path = fifo;
+    setUdpTimeout(12);
+    const poll = own.poll();
+    await setTimeout(1500);
+    const told = await own.last(500);
+    writeFileSync(fifo, '');
+    assert.deepEqual(
+      told.filter(is('settings', () => true)).map(({ netns, values }) => [netns, values]),
+      [[real!.inode, { 'net.netfilter.nf_conntrack_udp_timeout': '12' }]],
+    );
+    assert.deepEqual(await poll, []);
+    rmSync(folder, { recursive: true });
   });
 
   test('a last reading is of the 16 that were read longest ago, and of none that is new', async () => {
@@ -195,7 +220,7 @@ describe('a namespace that is followed', () => {
     many.push({ ...real!, inode: 21 });
     const tell = async (seconds: number) => {
       setUdpTimeout(seconds);
-      const told = (await own.last()).filter(is('settings', () => true));
+      const told = (await own.last(10_000)).filter(is('settings', () => true));
       return told.map(({ netns }) => netns).sort((a, b) => a - b);
     };
     const first = await tell(9);
