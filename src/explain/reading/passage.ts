@@ -13,7 +13,7 @@ export function passageOf(exchange: Case, drop: Observation): Passage | null {
   if (!isFailedInsertion(drop)) return null;
   const received = exchange.observations.findLast(
     (o) =>
-      o.point === 'device.receive' &&
+      (o.point === 'device.receive' || o.point === 'tunnel.receive') &&
       o.netns === drop.netns &&
       o.attempt === drop.attempt &&
       o.tunnel === drop.tunnel &&

@@ -66,7 +66,7 @@ function diagnosis(
   const clash = clashOf(drop, winner);
   const loser = nameOf(exchange, drop.attempt);
   // the winner's packet: of this exchange in all but odd cases
-  const first = exchange.observations.find(
+  const first = [...exchange.observations, ...exchange.atFunctions].find(
     (o) => isRequest(o) && o.attempt !== drop.attempt && evidenceIs(o, winner),
   );
   const other = first ? nameOf(exchange, first.attempt) : 'another packet of the flow';
@@ -78,10 +78,12 @@ function diagnosis(
     {
       claim: 'two-entries',
       text:
-        `${other} and ${loser} leave one socket at the same moment. On ${node} neither finds an entry for ${flowText(ct)}, and each makes one: ` +
-        (clash === 'same-tuple'
-          ? `both are translated to ${tupleText(ct)}.`
-          : `one is translated to ${tupleText(winner)}, the other to ${tupleText(ct)}.`),
+        `${other} and ${loser} leave one socket at the same moment. On ${node} neither finds an entry for ${flowText(ct)}, and each makes one` +
+        (clash !== 'same-tuple'
+          ? `: one is translated to ${tupleText(winner)}, the other to ${tupleText(ct)}.`
+          : tupleText(ct) === flowText(ct)
+            ? '.'
+            : `: both are translated to ${tupleText(ct)}.`),
       evidence: [...winner.translated, ...evidenceOf(translated ?? drop)],
     },
     {
