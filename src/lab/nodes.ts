@@ -74,6 +74,13 @@ export function sysctls(values: Readonly<Record<string, string | number>>): stri
     .join('\n');
 }
 
+/** Shell lines that say whether bridged packets pass iptables, where br_netfilter is in the kernel. */
+export function bridgeNetfilter(on: boolean): string {
+  return `if test -e /proc/sys/net/bridge/bridge-nf-call-iptables; then
+  echo ${on ? 1 : 0} > /proc/sys/net/bridge/bridge-nf-call-iptables
+fi`;
+}
+
 /**
  * The shell script that makes a namespace a node: the cable's end is its `eth0`, pods' cables end in
  * `podCables`. Loads no rules.

@@ -149,7 +149,7 @@ export async function provoke<V extends Volley>(
   const startedAt = new Date().toISOString();
   const stop = () => clients.forEach((client) => client.stop());
   signal?.addEventListener('abort', stop, { once: true });
-  const before = await conntrackCounters(namespaces, race.counters);
+  const before = await conntrackCounters(namespaces, 'node', race.counters);
   try {
     for (let happened = false; !happened && tries < race.tries && !signal?.aborted;) {
       const numbers = Array.from({ length: Math.min(VOLLEY, race.tries - tries) }, () => tries++);
@@ -175,7 +175,8 @@ export async function provoke<V extends Volley>(
               startedAt: m.startedAt,
             });
         }
-      happened = (await conntrackCounters(namespaces, race.counters)) >= before + (race.times ?? 1);
+      happened =
+        (await conntrackCounters(namespaces, 'node', race.counters)) >= before + (race.times ?? 1);
     }
   } catch (error) {
     if (!signal?.aborted) throw error;
@@ -194,12 +195,13 @@ export async function provoke<V extends Volley>(
   return results;
 }
 
-/** Counters of conntrack in the node's namespace, all of them and all CPUs together (conntrack -S). */
-async function conntrackCounters(
+/** Counters of conntrack in a namespace, all of them and all CPUs together (conntrack -S). */
+export async function conntrackCounters(
   namespaces: Namespaces,
+  role: string,
   names: readonly string[],
 ): Promise<number> {
-  const text = await namespaces.script('node', 'conntrack -S');
+  const text = await namespaces.script(role, 'conntrack -S');
   return [...text.matchAll(/\b(\w+)=(\d+)/g)].reduce(
     (sum, [, name = '', value]) => sum + (names.includes(name) ? Number(value) : 0),
     0,

@@ -18,4 +18,17 @@ describe('A and AAAA from one socket on two CPUs, on this kernel', () => {
       const tries = Number(/(\d+) tries/.exec(report.clients.at(-1)?.purpose ?? '')?.[1]);
       assert.ok(tries < 2000, `${tries} tries`);
     });
+
+  test('nor does one behind a tunnel, where both come at once', async () => {
+    const { findings, unexplained, lost, clients } = await runLab('conntrack-insert-race', {
+      nodes: 2,
+      tries: 5,
+    });
+    assert.deepEqual(findings, []);
+    assert.deepEqual(unexplained, []);
+    assert.deepEqual(lost, { ring: 0, missed: 0, exchanges: 0 });
+    // as above
+    assert.ok(clients.length < 5, `${clients.length} tries`);
+    assert.ok(clients.every(({ ok }) => ok));
+  });
 });

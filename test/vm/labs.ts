@@ -47,6 +47,12 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     quick: ['6.12', 'defect'],
     needs: 'nf_conntrack.drop_clashes',
   },
+  'conntrack-insert-race-behind-tunnel': {
+    ...{ lab: 'conntrack-insert-race', set: ['nodes=2'], finds: 'nothing' },
+    on: { defect: 'conntrack-insert-race/same-tuple, proved' },
+    kernels: ['6.12', 'defect'],
+    needs: 'nf_conntrack.drop_clashes',
+  },
   'conntrack-late-answer': { finds: 'conntrack-late-answer/dropped-at-the-node, proved' },
   'conntrack-reply-collision': {
     finds: 'conntrack-reply-collision/race, proved',

@@ -8,7 +8,7 @@ import { lab } from './lab.js';
 export const fault: Fault = {
   verdict: 'conntrack-insert-race',
   title:
-    'A and AAAA leave one socket at the same moment on two CPUs and make a conntrack entry each: kernels before 5.7 drop the second (forms: `same-tuple` before 4.19, `different-ports` before 5.0, `different-backends` before 5.7); later ones resolve the clash, and nothing is found',
+    'A and AAAA leave one socket at the same moment and make a conntrack entry each, on two CPUs or on one that takes both out of a tunnel at once: kernels before 5.7 drop the second (forms: `same-tuple` before 4.19, `different-ports` before 5.0, `different-backends` before 5.7); later ones resolve the clash, and nothing is found',
   diagnoser: insertRace,
   exposure,
   lab,

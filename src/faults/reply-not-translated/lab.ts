@@ -3,7 +3,7 @@ import type { Cable } from '../../lab/namespaces.js';
 import { serviceRules } from '../../lab/routed-pods.js';
 import type { SettingsOf } from '../../lab/settings.js';
 import { build } from '../../lab/topology.js';
-import { sysctls } from '../../lab/nodes.js';
+import { bridgeNetfilter, sysctls } from '../../lab/nodes.js';
 
 const SETTINGS = [
   {
@@ -109,9 +109,7 @@ ip addr add 10.88.0.1/24 dev cni0
 ip link set cni0 up
 ip link set pod1 master cni0 up
 ip link set pod2 master cni0 up
-if test -e /proc/sys/net/bridge/bridge-nf-call-iptables; then
-  echo ${way === 'bridged' ? 0 : 1} > /proc/sys/net/bridge/bridge-nf-call-iptables
-fi
+${bridgeNetfilter(way !== 'bridged')}
 ${serviceRules({ ...SERVICE, backend: SERVER })}
 ${way === 'not-tracked' ? `iptables -t raw -A PREROUTING -s ${SERVER} -j CT --notrack` : ''}
 `,
