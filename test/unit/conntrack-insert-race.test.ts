@@ -3,7 +3,11 @@ import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { explain } from '../../src/cli/main-path.js';
 import type { Report } from '../../src/explain/finding.js';
+import { AT } from '../../src/event/cursor.js';
+import { decodeFact, RECORD_FACT } from '../../src/event/fact.js';
 import { openFile } from '../../src/session/file-reader.js';
+import { recordSize } from '../../src/session/records.js';
+import { recordsOf } from '../replay/copies.js';
 
 const recorded = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 const fault = (verdict: string) => recorded(`src/faults/${verdict}/session.skbw`);
@@ -45,6 +49,44 @@ describe('two queries of one socket that make an entry each', () => {
       assert.equal(finding.attempts.length, 3);
       assert.deepEqual(loser?.dropBetween, { from: 'pod1', to: 'eth0' });
     });
+
+  test('on the DNS server’s node, between tunnel and bridge', async () => {
+    const { findings, unexplained } = await explained(
+      recorded('test/replay/kernels/defect-k3s-dns.skbw'),
+    );
+    assert.deepEqual(unexplained, []);
+    assert.equal(findings.length, 1);
+    const { verdict, defect, confidence, attempts, delayMs, chain, cause } = findings[0]!;
+    assert.deepEqual(
+      [verdict, defect, confidence],
+      ['conntrack-insert-race', 'same-tuple', 'proved'],
+    );
+    assert.match(cause, /-server-node$/);
+    assert.deepEqual(
+      attempts.map(({ what, fate }) => [what.split(' ')[0], fate]),
+      [
+        ['A', 'delivered'],
+        ['AAAA', 'dropped'],
+        ['AAAA', 'delivered'],
+      ],
+    );
+    assert.deepEqual(attempts[1]?.dropBetween, { from: 'flannel.1', to: 'cni0' });
+    assert.ok(delayMs >= 2500 && delayMs < 3500, `${delayMs} ms`);
+    const failed = chain.find(({ claim }) => claim === 'insert-failed');
+    assert.match(failed?.text ?? '', /between flannel\.1 and cni0: .* in skbwhy-\S+-server-node/);
+  });
+
+  test('where conntrack counted one insertion that failed, and one drop', async () => {
+    const { bytes } = await recordsOf(recorded('test/replay/kernels/defect-k3s-dns.skbw'));
+    const values: Record<string, number> = {};
+    for (let at = 0; at < bytes.length; at += recordSize(bytes, at)) {
+      if (bytes[at + AT.kind] !== RECORD_FACT) continue;
+      const fact = decodeFact(bytes, at);
+      if (fact.fact === 'counters') Object.assign(values, fact.values);
+    }
+    assert.equal(values['conntrack.insert_failed'], 1);
+    assert.equal(values['conntrack.drop'], 1);
+  });
 
   test('a kernel that keeps both dropped nothing: another verdict', async () => {
     const { findings } = await explained(fault('conntrack-late-answer'));
