@@ -111,7 +111,8 @@ export const lab = defineLab({
 });
 
 function scriptsOf({ direction, lost, percent }: WireSettings): Record<string, string> {
-  const port = `meta l4proto { tcp, udp } th ${direction === 'request' ? 'dport' : 'sport'} ${PORT}`;
+  const [device, end] = direction === 'request' ? ['left', 'dport'] : ['right', 'sport'];
+  const port = `iifname ${device} meta l4proto { tcp, udp } th ${end} ${PORT}`;
   const which =
     percent > 0 ? `numgen random mod 100 < ${percent}` : `limit rate 1/day burst ${lost} packets`;
   const rule = lost > 0 || percent > 0 ? `${port} ${which} drop` : '';
@@ -136,9 +137,9 @@ ip link set left master wire up
 ip link set right master wire up
 ip link set wire up
 nft -f - <<'RULES'
-table netdev wire {
+table bridge wire {
   chain loss {
-    type filter hook ingress device ${direction === 'request' ? 'left' : 'right'} priority 0;
+    type filter hook forward priority 0;
     ${rule}
   }
 }
