@@ -17,9 +17,7 @@ RUN npm_config_nodedir=/usr/local npm_package_config_node_gyp_nodedir=/usr/local
 COPY . .
 RUN npm run build \
  && npm prune --omit=dev \
- && rm -rf node_modules/ffi-napi/deps node_modules/*/build/Release/obj.target \
- && find src -type f ! -name '*.skbw' -delete \
- && find src -mindepth 1 -type d -empty -delete
+ && rm -rf node_modules/ffi-napi/deps node_modules/*/build/Release/obj.target
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="skbwhy" \
@@ -35,7 +33,7 @@ COPY --from=build /opt/skbwhy/LICENSES /opt/skbwhy/LICENSES
 COPY --from=build /opt/skbwhy/node_modules /opt/skbwhy/node_modules
 COPY --from=build /opt/skbwhy/bin /opt/skbwhy/bin
 COPY --from=build /opt/skbwhy/bpf /opt/skbwhy/bpf
-COPY --from=build /opt/skbwhy/src /opt/skbwhy/src
+COPY --from=build /opt/skbwhy/sessions /opt/skbwhy/sessions
 COPY --from=build /opt/skbwhy/dist/src /opt/skbwhy/dist/src
 RUN ln -s /opt/skbwhy/bin/skbwhy.js /usr/local/bin/skbwhy
 

@@ -6,7 +6,7 @@ import { daemonCommand } from './daemon.js';
 import { replayCommand } from './replay.js';
 
 const EMBEDDED = fileURLToPath(
-  new URL('../../../src/faults/double-snat/session.skbw', import.meta.url),
+  new URL('../../../sessions/defect-flannel-63s.skbw', import.meta.url),
 );
 /** Why a machine cannot trace, as opposed to why a daemon failed. */
 const CANNOT_TRACE: readonly ErrorCode[] = [

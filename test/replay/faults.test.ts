@@ -11,7 +11,7 @@ import { openFile } from '../../src/session/file-reader.js';
  * Sessions of other kernels: `KERNEL-what.skbw`, recorded in the guests of test/vm; `…-healthy.skbw`
  * where a cure was in place.
  */
-const KERNELS = new URL('../../../test/replay/kernels/', import.meta.url);
+const KERNELS = new URL('../../../sessions/', import.meta.url);
 
 /**
  * A recorded session gives what was expected of it, to the letter.

@@ -52,7 +52,7 @@ describe('two queries of one socket that make an entry each', () => {
 
   test('on the DNS server’s node, between tunnel and bridge', async () => {
     const { findings, unexplained } = await explained(
-      recorded('test/replay/kernels/defect-k3s-dns.skbw'),
+      recorded('sessions/defect-k3s-dns.skbw'),
     );
     assert.deepEqual(unexplained, []);
     assert.equal(findings.length, 1);
@@ -77,7 +77,7 @@ describe('two queries of one socket that make an entry each', () => {
   });
 
   test('where conntrack counted one insertion that failed, and one drop', async () => {
-    const { bytes } = await recordsOf(recorded('test/replay/kernels/defect-k3s-dns.skbw'));
+    const { bytes } = await recordsOf(recorded('sessions/defect-k3s-dns.skbw'));
     const values: Record<string, number> = {};
     for (let at = 0; at < bytes.length; at += recordSize(bytes, at)) {
       if (bytes[at + AT.kind] !== RECORD_FACT) continue;

@@ -128,10 +128,7 @@ function onlyFrame({ capture }: Exported): Frame {
 
 describe('an export', () => {
   test('says what a function said: the session of a kernel that lets it be seen', async () => {
-    const recorded = new URL(
-      '../../../test/replay/kernels/defect-flannel-63s.skbw',
-      import.meta.url,
-    );
+    const recorded = new URL('../../../sessions/defect-flannel-63s.skbw', import.meta.url);
     const path = join(folder, 'functions.skbw');
     writeFileSync(path, readFileSync(recorded));
     const { events } = await exportFile(path);
@@ -142,9 +139,13 @@ describe('an export', () => {
     assert.deepEqual(results('checksum.fill'), new Set(['computed']));
     assert.deepEqual(
       results('checksum.verify'),
-      new Set(['wrong: the sum is 0xaf6c instead of 0']),
+      new Set(['wrong: the sum is 0xd477 instead of 0']),
     );
     assert.deepEqual(results('device.transmit'), new Set([null]));
+    const rewrites = events.filter((row) => row.point === 'nat.rewrite' && row.hook === null);
+    assert.equal(rewrites.length, 6); // the SYNs that the second SNAT spoiled
+    for (const { before, outer } of rewrites)
+      assert.deepEqual([before?.checksum, outer?.checksum], [0, 0xffff]);
   });
 
   test('names everything of a packet, whenever the names were learnt', async () => {
