@@ -251,6 +251,7 @@ export class Explainer implements Registry {
         records: source.records,
         events: source.events,
         truncated: null,
+        mechanisms: [...new Set(source.header.plan.flatMap(({ mechanism }) => mechanism ?? []))],
         blind: source.header.plan
           .filter(({ point, mechanism }) => mechanism === null && ESSENTIAL.has(point))
           .map(({ point, reason = '' }) => ({ point, reason })),

@@ -181,6 +181,8 @@ export interface SessionSummary {
   events: number;
   /** how a file ended before its end, null when it did not */
   truncated: string | null;
+  /** kinds of hooks it was traced by */
+  mechanisms: string[];
   /** points that were not attached although no connect can be judged without them, and why */
   blind: { point: string; reason: string }[];
 }

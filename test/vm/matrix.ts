@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { MECHANISMS } from '../../src/event/point.js';
 import type { Report } from '../../src/explain/finding.js';
 import { KERNELS, type KernelName } from './kernel.js';
 import { labsOn } from './labs.js';
@@ -7,7 +8,7 @@ import { labsOn } from './labs.js';
 const PAGE = fileURLToPath(new URL('../../../docs/kernels.md', import.meta.url));
 const BEGIN = '<!-- matrix: written by SKBWHY_EXPECT=write npm run test:kernels -->';
 const END = '<!-- /matrix -->';
-const HEAD = ['kernel', 'lab', 'found', 'delay', 'what became of the attempts'];
+const HEAD = ['kernel', 'lab', 'traced by', 'found', 'delay', 'what became of the attempts'];
 
 /** One row: what a kernel's guest found in a lab. */
 export interface MatrixRow {
@@ -25,7 +26,15 @@ export function foundText({ findings }: Report): string {
   return [...new Set(each)].join('; ') || 'nothing';
 }
 
-/** Writes rows into the table of docs/kernels.md; others stay as they are, if there still are such. */
+const tracedBy = ({ sessions }: Report): string =>
+  MECHANISMS.filter((each) => sessions.some(({ mechanisms }) => mechanisms.includes(each))).join(
+    ', ',
+  );
+
+/**
+ * Writes rows into the table of docs/kernels.md, in the place of those of the same kernel, lab and
+ * mechanisms; others stay as they are, if there still are such labs.
+ */
 export function writeMatrix(rows: readonly MatrixRow[]): void {
   const page = readFileSync(PAGE, 'utf8');
   const [before = '', rest = ''] = page.split(BEGIN);
@@ -37,12 +46,17 @@ export function writeMatrix(rows: readonly MatrixRow[]): void {
     .filter((line) => !line.startsWith('| --'))
     .map((line) => line.split('|').slice(1, -1))
     .map((cells) => cells.map((cell) => cell.trim()))
-    .filter(([kernel, lab]) => !rows.some((row) => row.kernel === kernel && row.lab === lab))
+    .filter(
+      ([kernel, lab, mechanisms]) =>
+        !rows.some(
+          (row) => row.kernel === kernel && row.lab === lab && tracedBy(row.report) === mechanisms,
+        ),
+    )
     .filter(([kernel, lab]) => labsOn(kernel as KernelName, '').some(([row]) => row === lab));
   const order = Object.keys(KERNELS);
   const sorted = [...others, ...rows.map(cellsOf)].sort(
-    ([a = '', x = ''], [b = '', y = '']) =>
-      order.indexOf(a) - order.indexOf(b) || x.localeCompare(y),
+    ([a = '', x = '', m = ''], [b = '', y = '', n = '']) =>
+      order.indexOf(a) - order.indexOf(b) || x.localeCompare(y) || m.length - n.length,
   );
   writeFileSync(
     PAGE,
@@ -51,15 +65,15 @@ export function writeMatrix(rows: readonly MatrixRow[]): void {
 }
 
 function cellsOf({ kernel, lab, report }: MatrixRow): string[] {
-  const found = foundText(report);
   const [finding] = report.findings;
-  if (!finding) return [kernel, lab, found, '', ''];
+  const known = [kernel, lab, tracedBy(report), foundText(report)];
+  if (!finding) return [...known, '', ''];
   const fates = finding.attempts.map(({ fate }) => fate);
   const counted = [...new Set(fates)].map(
     (fate) => `${fates.filter((each) => each === fate).length} ${fate}`,
   );
   const delay = `${(finding.delayMs / 1000).toFixed(2)} s`;
-  return [kernel, lab, found, delay, counted.join(', ')];
+  return [...known, delay, counted.join(', ')];
 }
 
 /** As prettier would have it; the second row is the line below the head. */

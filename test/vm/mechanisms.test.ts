@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { before, describe, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import type { Mechanism, PlanEntry, PointName } from '../../src/event/point.js';
 import type { Finding } from '../../src/explain/finding.js';
 import type { LabReport } from '../live/skbwhy.js';
 import { runCommands, type CommandResult } from './commands.js';
 import { chosenKernels, getKernel } from './kernel.js';
 import { CHOSEN } from './labs.js';
+import { writeMatrix, type MatrixRow } from './matrix.js';
 
 /** Kernels that take programs at functions, with what each is traced by beside all that it has. */
 const KERNELS = {
@@ -41,6 +42,11 @@ const AT_FUNCTIONS: Record<keyof typeof KERNELS, Partial<Record<PointName, Mecha
 const LABS = ['double-snat', 'conntrack-reply-collision'] as const;
 const ALL = 'all';
 
+const rows: MatrixRow[] = [];
+after(() => {
+  if (process.env['SKBWHY_EXPECT'] === 'write') writeMatrix(rows);
+});
+
 for (const [name, sets] of Object.entries(KERNELS))
   if ((chosenKernels() as string[]).includes(name) && !CHOSEN)
     describe(`whatever kernel ${name} is traced by`, () => {
@@ -69,6 +75,7 @@ for (const [name, sets] of Object.entries(KERNELS))
 
       function finding(lab: string, set: readonly Mechanism[] | null): Finding {
         const report = output<LabReport>(nameOf(lab, set));
+        rows.push({ kernel: name, lab, report });
         assert.deepEqual(report.lost, { ring: 0, missed: 0, exchanges: 0 });
         assert.equal(report.findings.length, 1);
         return report.findings[0]!;
