@@ -3,7 +3,7 @@
 
 static __always_inline int see_checksum(struct sk_buff *skb, __u8 point, __u32 result)
 {
-	struct sighting sighting = { .point = point, .hook = 255, .reason = result };
+	struct sighting sighting = { .point = point, .hook = NO_HOOK, .reason = result };
 	struct net_device *device;
 	struct packet packet;
 

@@ -5,7 +5,7 @@
  * `address`: of the skb, where `skb` is a copy of it, else 0. */
 static __always_inline int see_insertion(struct sk_buff *skb, __u64 address, int verdict)
 {
-	struct sighting sighting = { .point = POINT_CONNTRACK_INSERT, .hook = 255, .skb = address };
+	struct sighting sighting = { .point = POINT_CONNTRACK_INSERT, .hook = NO_HOOK, .skb = address };
 	struct net_device *device;
 	struct packet packet;
 	struct nf_conn *ct;

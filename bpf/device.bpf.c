@@ -20,7 +20,7 @@ static __always_inline bool is_tunnel_device(struct net_device *device)
 static __always_inline int see_at_device(struct sk_buff *skb, struct net_device *device,
 					 const unsigned char *start, bool transmit)
 {
-	struct sighting sighting = { .hook = 255 };
+	struct sighting sighting = { .hook = NO_HOOK };
 	struct packet packet;
 
 	if (!read_packet(&packet, skb, start, false))

@@ -9,7 +9,7 @@ SEC("tp_btf/kfree_skb")
 int packet_drop(__u64 *ctx)
 {
 	struct sk_buff *skb = (struct sk_buff *)ctx[0];
-	struct sighting sighting = { .point = POINT_PACKET_DROP, .hook = 255 };
+	struct sighting sighting = { .point = POINT_PACKET_DROP, .hook = NO_HOOK };
 	__be16 protocol = skb->protocol;
 	struct net_device *device;
 	struct packet packet;

@@ -39,6 +39,8 @@ enum point {
 	POINT_HOOK_POSTROUTING = 22,
 };
 
+#define NO_HOOK 255 /* seen at none */
+
 enum event_flag {
 	EVENT_L4_HASH = 1,	 /* skb->l4_hash: the hash covers the ports */
 	EVENT_SW_HASH = 2,	 /* skb->sw_hash: computed in software */

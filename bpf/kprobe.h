@@ -12,10 +12,10 @@
 #define SKB_BYTES 512 /* sk_buff has 232 or so; a kernel where it is larger refuses the program */
 
 /* The first argument of a call, by the stack pointer that it returns to: no two calls that are under
- * way share one. */
+ * way share one. Each CPU takes entries by the hundred; one that is pushed out is not told of. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 16384);
 	__type(key, __u64);
 	__type(value, __u64);
 } calls SEC(".maps");

@@ -6,8 +6,6 @@
  * notes the values before, the second compares.
  */
 
-#define NO_HOOK 255
-
 struct passage {
 	__u64 skb;
 	__u64 hook;
@@ -185,7 +183,7 @@ int BPF_PROG(rewrite_after, struct sk_buff *skb, struct nf_conn *ct, __u32 type,
 	bool rewritten;
 
 	if (verdict != NF_ACCEPT || !is_tunnel_entry(ct) ||
-	    !take_noted(&sighting, &packet, skb, &rewritten) || !packet.tunnel)
+	    !take_noted(&sighting, &packet, skb, &rewritten) || !rewritten || !packet.tunnel)
 		return 0;
 	sighting.netns = netns_of_net(BPF_CORE_READ(ct, ct_net.net));
 	if (!netns_is_wanted(sighting.netns))

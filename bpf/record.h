@@ -76,7 +76,7 @@ static __always_inline void fill_head(struct event *event, __u8 point)
 	event->size = offsetof(struct event, packet);
 	event->kind = 1;
 	event->point = point;
-	event->hook = 255;
+	event->hook = NO_HOOK;
 	event->txrehash = 255;
 	event->csum_start = 65535;
 	event->time = bpf_ktime_get_ns();

@@ -5,7 +5,7 @@ import { statSync } from 'node:fs';
 const AT_ONCE = 4;
 /** A node with tens of thousands of rules prints some megabytes. */
 const MAX_OUTPUT = 256 * 1024 * 1024;
-/** Then a tool hangs; an emulated machine that is busy takes half a minute. */
+/** What takes longer hangs; on a busy emulated machine a tool takes half a minute. */
 const TIMEOUT_MS = 60_000;
 
 let running = 0;
@@ -25,6 +25,10 @@ async function slot<T>(work: () => Promise<T>): Promise<T> {
 
 /** The section of what was not read in time, where there is such. */
 export const LATE = 'unread late';
+
+/** Was a section read, and so everything before it? */
+export const isWhole = (sections: ReadonlyMap<string, string>, section: string): boolean =>
+  !sections.has(LATE) || sections.has(section);
 
 /** Begins each section in the output of a script: `@@ name`, between bytes that no tool prints. */
 const SECTION = '\u001e@@ ';

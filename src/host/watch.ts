@@ -5,7 +5,7 @@ import { COUNTERS_SCRIPT, parseCounters } from './counters.js';
 import { DEVICES_SCRIPT, parseDevices, ROUTES_SCRIPT } from './devices.js';
 import { nfTablesPresent } from './kernel.js';
 import type { Namespace } from './namespaces.js';
-import { LATE, readSections } from './read.js';
+import { isWhole, LATE, readSections } from './read.js';
 import { rulesFact, RULES_SCRIPT, rulesText, tunnelEnds, viaOf } from './rules/read.js';
 import { overflowed, overflowedSockets } from './sockets.js';
 import { parseSettings, SETTINGS_SCRIPT } from './settings.js';
@@ -31,6 +31,8 @@ interface Seen {
   rulesReadAt: number;
   settings: Record<string, string>;
   counters: Record<string, number>;
+  /** when the reading of both began, CLOCK_MONOTONIC ns */
+  numbersReadAt: number;
   fullAt: number;
   lightAt: number;
   /** when its sockets were last looked at */
@@ -178,6 +180,7 @@ export class HostWatch {
         rulesReadAt: 0,
         settings: {},
         counters: {},
+        numbersReadAt: 0,
         fullAt: 0,
         lightAt: 0,
         socketsAt: -Infinity,
@@ -185,13 +188,16 @@ export class HostWatch {
       this.seen.set(inode, seen);
       facts.push({ fact: 'netns', netns: inode, name });
     }
-    facts.push(...changedDevices(seen, devices));
+    const late = sections.has(LATE);
+    if (isWhole(sections, 'offloads')) facts.push(...changedDevices(seen, devices));
     const datapath = parseDatapath(inode, sections);
-    if (JSON.stringify(datapath) !== seen.datapath) facts.push(datapath);
-    seen.datapath = JSON.stringify(datapath);
+    if (!late) {
+      if (JSON.stringify(datapath) !== seen.datapath) facts.push(datapath);
+      seen.datapath = JSON.stringify(datapath);
+    }
     const rules = rulesText(sections) + JSON.stringify(tunnels);
     // those that were read once stay what is known, until they are read again
-    const known = seen.rules !== '' && sections.has(LATE);
+    const known = seen.rules !== '' && late;
     if (rules !== seen.rules && !known) {
       seen.rules = rules;
       const fact = await rulesFact(inode, sections, tunnels);
@@ -204,27 +210,35 @@ export class HostWatch {
         );
       seen.rulesFact = text;
     }
-    if (!known) seen.rulesReadAt = readAt;
-    facts.push(...(await this.numbers(namespace, seen, sections)));
+    // no change of rules is told after such that were not read
+    if (!known) seen.rulesReadAt = late ? 0 : readAt;
+    facts.push(...(await this.numbers(namespace, seen, sections, readAt)));
     seen.fullAt = seen.lightAt = performance.now();
     return facts;
   }
 
   private async light(namespace: Namespace): Promise<Fact[]> {
     const { inode, path } = namespace;
+    const readAt = monotonicNs();
     const sections = await readSections(path, SETTINGS_SCRIPT + COUNTERS_SCRIPT);
     const seen = this.seen.get(inode);
     if (!sections || !seen) return [];
     seen.lightAt = performance.now();
-    return this.numbers(namespace, seen, sections);
+    return this.numbers(namespace, seen, sections, readAt);
   }
 
-  /** What changed of settings and counters; of sockets, when a counter tells that one had no room. */
+  /**
+   * What changed of settings and counters; of sockets, when a counter tells that one had no room.
+   * Nothing where a reading that began later was told already.
+   */
   private async numbers(
     namespace: Namespace,
     seen: Seen,
     sections: ReadonlyMap<string, string>,
+    readAt: number,
   ): Promise<Fact[]> {
+    if (readAt < seen.numbersReadAt || !isWhole(sections, 'softnet')) return [];
+    seen.numbersReadAt = readAt;
     const before = seen.counters;
     const facts = changedNumbers(namespace.inode, seen, sections);
     const now = performance.now();

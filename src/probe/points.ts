@@ -221,10 +221,13 @@ const hooksOf = ({ hooks, also }: PointHooks): readonly Hook[] => (also ? [...ho
 export const AND = '; ';
 
 /** The hooks behind a line of the attach plan; several points may share their programs. */
-export function hooksInUse({ point, where }: PlanEntry): readonly Hook[] {
+export function hooksInUse({ point, mechanism, where }: PlanEntry): readonly Hook[] {
   const places = where.split(AND);
   const known = POINT_HOOKS.find((candidate) => candidate.point === point);
-  return known ? hooksOf(known).filter((hook) => places.includes(hook.where)) : [];
+  if (!known) return [];
+  return hooksOf(known).filter(
+    (hook) => places.includes(hook.where) && (hook === known.also || hook.mechanism === mechanism),
+  );
 }
 
 const ALL: readonly Hook[] = POINT_HOOKS.flatMap(hooksOf);

@@ -125,6 +125,14 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     within(finding.prediction?.observedMs, 3000, 0.15);
   });
 
+  test('also before the first one', async () => {
+    const finding = onlyFinding(await doubleSnatLab({ txrehash: 0, rehashAt: 0.3 }));
+    assert.deepEqual(finding.bypass && [finding.bypass.attempt, finding.bypass.why], [2, 'rehash']);
+    assert.match(finding.bypass?.text ?? '', /SO_TXREHASH had been turned on/);
+    assert.equal(finding.prediction?.recoverAtMs, 1000);
+    assert.match(finding.prediction?.text ?? '', /the hash was to stay \(txrehash=0\)/);
+  });
+
   test('what the receiver does with its own checksums changes nothing', async () => {
     assertRehash(await doubleSnatLab({ receiverTunnelTxOffload: false }));
   });

@@ -24,7 +24,11 @@ const DEBIAN: readonly KernelName[] = ['5.10', '6.1', '6.12', 'newest'];
 const EVERY: readonly KernelName[] = [...DEBIAN, 'defect'];
 
 const legacy = (...set: string[]) =>
-  ({ lab: 'double-snat', set: ['tunnelChecksum=noudpcsum', ...set] }) as const;
+  ({
+    lab: 'double-snat',
+    set: ['tunnelChecksum=noudpcsum', ...set],
+    needs: 'nf_nat.udp_legacy_csum',
+  }) as const;
 
 const GENEVE = ['tunnelKind=geneve', 'tunnelPort=6081', 'tunnelDevice=genev0'] as const;
 
@@ -91,7 +95,6 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     on: { defect: 'double-snat/legacy-zero-checksum, proved' },
     kernels: EVERY,
     quick: ['defect'],
-    needs: 'nf_nat.udp_legacy_csum',
   },
   'double-snat-noudpcsum-same-hash': {
     ...legacy('txrehash=0', 'synLinearTimeouts=0'),

@@ -15,6 +15,8 @@ export interface MatrixRow {
   kernel: string;
   lab: string;
   report: Report;
+  /** not traced by all that the kernel has */
+  part?: boolean;
 }
 
 /** What was found: `verdict/defect, confidence`, each once; `nothing`. */
@@ -32,8 +34,9 @@ const tracedBy = ({ sessions }: Report): string =>
   );
 
 /**
- * Writes rows into the table of docs/kernels.md, in the place of those of the same kernel, lab and
- * mechanisms; others stay as they are, if there still are such labs.
+ * Writes rows into the table of docs/kernels.md, in the place of those of the same kernel and lab, or
+ * where part of the mechanisms was used, the same mechanisms too; others stay as they are, if there
+ * still are such labs.
  */
 export function writeMatrix(rows: readonly MatrixRow[]): void {
   const page = readFileSync(PAGE, 'utf8');
@@ -49,7 +52,10 @@ export function writeMatrix(rows: readonly MatrixRow[]): void {
     .filter(
       ([kernel, lab, mechanisms]) =>
         !rows.some(
-          (row) => row.kernel === kernel && row.lab === lab && tracedBy(row.report) === mechanisms,
+          (row) =>
+            row.kernel === kernel &&
+            row.lab === lab &&
+            (!row.part || tracedBy(row.report) === mechanisms),
         ),
     )
     .filter(([kernel, lab]) => labsOn(kernel as KernelName, '').some(([row]) => row === lab));

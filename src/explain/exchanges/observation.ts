@@ -87,6 +87,10 @@ export class Observation {
     this.headers.parse(record, AT.packet, record[AT.packet_length]!, this.tunnel);
   }
 
+  /** address: its identity while the packet lives */
+  get skb(): bigint {
+    return this.record.readBigUInt64LE(AT.skb);
+  }
   get hook(): number {
     return this.record[AT.hook]!;
   }

@@ -27,5 +27,9 @@ export function refusedChecksums(exchange: Case, drop: Observation): Observation
 
 /** `nf_nat_manip_pkt` rewriting the tunnel packet that left; null where it was not seen. */
 export function rewriting(exchange: Case, sent: Observation): Observation | null {
-  return atFunction(exchange, 'nat.rewrite', sent).findLast(({ time }) => time < sent.time) ?? null;
+  return (
+    atFunction(exchange, 'nat.rewrite', sent).findLast(
+      ({ time, skb }) => time < sent.time && skb === sent.skb,
+    ) ?? null
+  );
 }

@@ -5,9 +5,9 @@ import { isFailedInsertion } from './insertion.js';
 
 /**
  * Between which devices a packet was dropped because its conntrack entry could not be inserted: the
- * one that received it last and the one that it was to leave by, whose the packet is from ip_output
- * and ip6_output on (net/ipv4/ip_output.c, net/ipv6/ip6_output.c), before POSTROUTING. null for other
- * drops, of a packet that came from no device or was for this namespace, and where it was not seen.
+ * one that received it last and the one that it was to leave by, to which ip_output and ip6_output
+ * (net/ipv4/ip_output.c, net/ipv6/ip6_output.c) set skb->dev before POSTROUTING. null for other drops,
+ * for a packet that came from no device or was for this namespace, and where it was not seen.
  */
 export function passageOf(exchange: Case, drop: Observation): Passage | null {
   if (!isFailedInsertion(drop)) return null;

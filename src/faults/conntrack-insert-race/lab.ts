@@ -20,7 +20,7 @@ export const lab = defineLab({
       kind: 'number',
       default: 1,
       range: [1, 2],
-      help: 'with 2, the DNS server is a pod behind a bridge of another node, at the other end of a tunnel, and that is where the queries clash; the other settings but tries are for 1',
+      help: 'with 2, the DNS server is a pod behind a bridge of another node, at the other end of a tunnel, and that is where the queries clash; of the other settings only tries counts then',
     },
     {
       key: 'backends',

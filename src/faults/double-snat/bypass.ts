@@ -38,7 +38,8 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
     list.flatMap((o) => (o ? [o.evidence] : []));
   const retransmissions = exchange.observations.filter((o) => o.point === 'tcp.retransmit');
   const at = retransmissions.findIndex((o) => Math.abs(o.time - through.startedAt) < 500e6);
-  const [previous, retransmit] = [retransmissions[at - 1], retransmissions[at]];
+  const began = exchange.observations.find((o) => o.txrehash !== null);
+  const [previous, retransmit] = [retransmissions[at - 1] ?? began, retransmissions[at]];
   const turnedOn = previous?.txrehash === 0 && retransmit?.txrehash === 1;
   const base = { attempt: through.n };
   const gapMs = (through.startedAt - before.startedAt) / 1e6;
@@ -54,7 +55,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       ...base,
       why: 'rehash',
       text:
-        `At ${through.n > 2 ? `retransmission timeout ${through.n - 1}` : 'its retransmission timeout'} the socket chose a new hash${turnedOn ? ', for SO_TXREHASH had been turned on since the one before' : ''}: ${hex32(oldHash)} became ${hex32(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
+        `At ${through.n > 2 ? `retransmission timeout ${through.n - 1}` : 'its retransmission timeout'} the socket chose a new hash${turnedOn ? ', for SO_TXREHASH had been turned on meanwhile' : ''}: ${hex32(oldHash)} became ${hex32(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
         `That is another outer tuple, so another conntrack entry; the packet is unmarked, no SNAT is set up for it, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
       short: `${nameOf(exchange, through.n)}, ${duration(gapMs)} later, escaped: the socket had chosen a new hash${turnedOn ? ' (SO_TXREHASH had been turned on)' : ''}, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
       evidence: proof(

@@ -10,8 +10,9 @@ import { toMicroseconds } from '../../explain/wording.js';
  * When the connect gets through, from the settings that were in force when its first SYN left, and
  * not from what happened then; its socket's SO_TXREHASH counts as it is at each timeout.
  *
- * Retransmissions bear no mark, so a rule that asks for one masquerades none of them. Gaps come from the client's own SYN schedule where its namespace is known, else from the SYNs
- * seen so far, doubled on.
+ * Retransmissions bear no mark, so a rule that asks for one masquerades none of them. Gaps come from
+ * the client's own SYN schedule where its namespace is known, else from the SYNs seen so far, doubled
+ * on.
  */
 export function predict(
   exchange: Case,
@@ -68,11 +69,11 @@ export function predict(
   const outlived = gaps.slice(0, rehashFrom - 1).some((gap) => gap >= timeoutMs);
   const otherEntry = 'has another outer port and another conntrack entry';
   let rule: string;
-  if (rehashFrom === 1)
-    rule = `the socket picks a new hash at each retransmission timeout (txrehash=1), so the first retransmission ${otherEntry}`;
+  if (rehashFrom === 1 && rehash !== 0)
+    rule = `the socket picks a new hash at each retransmission timeout (${rehash === 1 ? 'txrehash=1' : 'as was seen'}), so the first retransmission ${otherEntry}`;
   else if (rehashFrom < Infinity && !outlived)
     rule =
-      `the hash stayed at first${rehash === 0 ? ' (txrehash=0)' : ''} and is a new one from retransmission timeout ${rehashFrom} on` +
+      `the hash ${rehashFrom > 1 ? 'stayed at first' : 'was to stay'}${rehash === 0 ? ' (txrehash=0)' : ''} and is a new one from retransmission timeout ${rehashFrom} on` +
       `${rehash === 0 ? ' (SO_TXREHASH was turned on before it)' : ''}, so retransmission ${rehashFrom} ${otherEntry}`;
   else
     rule = `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
