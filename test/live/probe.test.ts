@@ -70,6 +70,9 @@ describe('a connection through a tunnel that is masqueraded twice', () => {
       inside(nodes.server, 'ss -Hltn sport = :8080').includes('8080'),
     );
     seen = await connect({});
+    // Now and then this kernel runs no tracepoint program, whoever's, through a whole softirq, and
+    // counts none as missed: there were two SYNs, and the second one's are not there.
+    if (of(seen.events, 'tcp.retransmit').length === 0) seen = await connect({});
   });
   after(() => {
     server.stop();
@@ -265,7 +268,7 @@ describe('network namespaces', () => {
       removeNetns(name);
       await until('the namespace is gone', 5000, () => !existsSync(`/run/netns/${name}`));
       await until('its device went with it', 5000, () => !inside(other, 'ip link').includes('v1'));
-      assert.ok(told(true));
+      await until('its end is told', 5000, () => told(true));
       removeNetns(other);
     } finally {
       await seen.session.close();
