@@ -7,7 +7,7 @@ import {
   keyEndpoints,
   formatEndpoint,
 } from '../event/headers.js';
-import { Point, POINTS, type PointName } from '../event/point.js';
+import { Point } from '../event/point.js';
 import { clockOffsets } from '../session/merge.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
@@ -343,7 +343,7 @@ export class Explainer implements Registry {
     }
     const tracker =
       flow.protocol === IPPROTO_TCP ? this.tcp : flow.protocol === IPPROTO_UDP ? this.dns : null;
-    if (isAtFunction(POINTS[point] as PointName, cursor.hook)) {
+    if (isAtFunction(point, cursor.hook)) {
       tracker?.witness(seen);
       return;
     }
@@ -563,7 +563,7 @@ export class Explainer implements Registry {
   private caseOf(exchange: Exchange): Case {
     const sources = this.sources;
     const all = exchange.observations(sources);
-    const observations = all.filter(({ point, hook }) => !isAtFunction(point, hook));
+    const observations = all.filter(({ point, hook }) => !isAtFunction(Point[point], hook));
     const first = observations[0];
     const reasonsOf = ({ evidence }: Observation) =>
       sources.find((s) => s.id === evidence.session)!.header.reasons;
@@ -573,7 +573,7 @@ export class Explainer implements Registry {
     return {
       kind: exchange.kind,
       observations,
-      atFunctions: all.filter(({ point, hook }) => isAtFunction(point, hook)),
+      atFunctions: all.filter(({ point, hook }) => isAtFunction(Point[point], hook)),
       startedAt: exchange.startedAt,
       attempts: exchange.attempts,
       queries: exchange instanceof Lookup ? exchange.queries : [],

@@ -10,7 +10,7 @@ import {
   type Endpoint,
 } from '../../event/headers.js';
 import { NO_HOOK } from '../../event/names.js';
-import { POINTS, type PointName } from '../../event/point.js';
+import { Point, POINTS, type PointName } from '../../event/point.js';
 import type { Evidence } from '../finding.js';
 import type { World } from '../world.js';
 
@@ -43,10 +43,10 @@ export interface Conntrack {
   reply: { source: Endpoint; destination: Endpoint };
 }
 
-const AT_FUNCTIONS: ReadonlySet<PointName> = new Set([
-  'conntrack.insert',
-  'checksum.fill',
-  'checksum.verify',
+const AT_FUNCTIONS: ReadonlySet<number> = new Set([
+  Point['conntrack.insert'],
+  Point['checksum.fill'],
+  Point['checksum.verify'],
 ]);
 
 /**
@@ -54,8 +54,8 @@ const AT_FUNCTIONS: ReadonlySet<PointName> = new Set([
  * of what the others show: no verdict hangs on them. NAT is seen at its hooks, and besides at the
  * function that rewrites.
  */
-export function isAtFunction(point: PointName, hook: number): boolean {
-  return AT_FUNCTIONS.has(point) || (point === 'nat.rewrite' && hook === NO_HOOK);
+export function isAtFunction(point: number, hook: number): boolean {
+  return AT_FUNCTIONS.has(point) || (point === Point['nat.rewrite'] && hook === NO_HOOK);
 }
 
 /** One recorded event of an exchange, decoded on demand. */
