@@ -27,16 +27,19 @@ export interface Case {
   readonly nameServers: Pick<ReadonlyMap<string, NameServerTally>, 'get'>;
   /** where the latest new conntrack entry took a query to a Service (`address:port`); null: none was seen */
   translation(service: string): { backend: string; time: number; evidence: Evidence } | null;
+  /** The conntrack entry that the observation's packet bears, from when it was first seen. */
+  entryOf(observation: Observation): Entry | null;
   /**
    * The other conntrack entries, of this exchange or any, that were seen with the same original or
-   * reply tuple as the observation's, in its namespace and zone; the oldest first.
+   * reply tuple as the observation's, or with the reply tuple that it would have if nothing were
+   * translated, in its namespace and zone; the oldest first.
    */
-  rivals(observation: Observation, which: 'original' | 'reply'): readonly Rival[];
+  rivals(observation: Observation, which: 'original' | 'reply' | 'untranslated'): readonly Entry[];
   /**
    * The entries that have, or had, a port of the address that the observation's was translated to,
    * towards the same destination: their replies differ from its own in nothing but that port.
    */
-  portHolders(observation: Observation): readonly Rival[];
+  portHolders(observation: Observation): readonly Entry[];
   /** The end of the conntrack entry that the observation's packet bore, where it was seen before `to`, ns. */
   deletionOf(observation: Observation, to: number): EntryEnd | null;
   /** for whom conntrack entries were seen being made in a namespace, most first; by source address */
@@ -58,8 +61,8 @@ export interface Case {
   reasonDoubts(observation: Observation): string[];
 }
 
-/** A conntrack entry that has a tuple which another one wants. Times: CLOCK_MONOTONIC ns. */
-export interface Rival {
+/** A conntrack entry as its packets showed it. Times: CLOCK_MONOTONIC ns. */
+export interface Entry {
   readonly original: { readonly source: Endpoint; readonly destination: Endpoint };
   readonly reply: { readonly source: Endpoint; readonly destination: Endpoint };
   readonly firstSeen: number;

@@ -1,11 +1,12 @@
 import { addressNumber, AT, Cursor } from '../event/cursor.js';
 import { EVENT_THINNED, EVENT_TUNNEL } from '../event/flags.js';
 import {
+  formatEndpoint,
   Headers,
   IPPROTO_TCP,
   IPPROTO_UDP,
   keyEndpoints,
-  formatEndpoint,
+  reverseKey,
 } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import { clockOffsets } from '../session/merge.js';
@@ -13,14 +14,14 @@ import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
 import { ConntrackEntries, type SeenEntry } from './exchanges/conntrack-entries.js';
 import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
-import type { Case, Diagnoser, EntryEnd, Rival, Upstream } from './diagnose.js';
+import type { Case, Diagnoser, Entry, EntryEnd, Upstream } from './diagnose.js';
 import { inferReason } from './reading/drop-reason.js';
 import type { Exchange } from './exchanges/exchange.js';
 import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import { HeldExchanges } from './exchanges/held-exchanges.js';
 import { JudgementPace } from './exchanges/judgement-pace.js';
 import { Line } from './exchanges/line.js';
-import { isAtFunction, type Observation } from './exchanges/observation.js';
+import { IPS_SRC_NAT, isAtFunction, type Observation } from './exchanges/observation.js';
 import { DnsLookups, Lookup } from './exchanges/dns-lookups.js';
 import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
@@ -331,7 +332,9 @@ export class Explainer implements Registry {
     if (!headers.parse(cursor.bytes, cursor.base + AT.packet, cursor.packetLength, tunnel)) return;
     const { flow, quoted } = headers;
     if (flow.l4 < 0 && quoted.l4 < 0) return;
-    if (!tunnel) this.sources[session]!.entries.see(cursor, session, time);
+    // of a tunnel's own entries those that are translated: a healthy node has none, however much it carries
+    if (!tunnel || (cursor.ctStatus & IPS_SRC_NAT) !== 0)
+      this.sources[session]!.entries.see(cursor, session, time);
     const seen: Seen = { cursor, headers, session, time, point, tunnel };
     if ((cursor.flags & EVENT_THINNED) !== 0) {
       const { reasons } = this.sources[session]!.header;
@@ -587,6 +590,7 @@ export class Explainer implements Registry {
         const { backend, time, session, seq } = known;
         return { backend, time, evidence: { session: sources[session]!.id, seq } };
       },
+      entryOf: (observation) => this.entryOf(observation),
       rivals: (observation, which) => this.rivals(observation, which),
       portHolders: (observation) => this.portHolders(observation),
       deletionOf: (observation, to) => this.deletionOf(observation, to),
@@ -623,30 +627,46 @@ export class Explainer implements Registry {
     return { time: at, pid, evidence: { session: this.sources[session]!.id, seq } };
   }
 
-  private rivals({ ct, netns, evidence }: Observation, which: 'original' | 'reply'): Rival[] {
+  private entryOf({ ct, netns, evidence }: Observation): Entry | null {
+    if (!ct) return null;
+    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
+    const address = addressNumber(BigInt(`0x${ct.id}`));
+    const seen = entries
+      .having({ netns, zone: ct.zone, protocol: ct.protocol }, ct.originalKey)
+      .findLast((entry) => entry.address === address && entry.replyKey === ct.replyKey);
+    return seen ? this.known(seen) : null;
+  }
+
+  private rivals(
+    { ct, netns, evidence }: Observation,
+    which: 'original' | 'reply' | 'untranslated',
+  ): Entry[] {
     if (!ct) return [];
     const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    const tuple = which === 'original' ? ct.originalKey : ct.replyKey;
+    const { originalKey, replyKey } = ct;
+    const tuple = { original: originalKey, reply: replyKey, untranslated: reverseKey(originalKey) }[
+      which
+    ];
     const address = addressNumber(BigInt(`0x${ct.id}`));
     return entries
       .having({ netns, zone: ct.zone, protocol: ct.protocol }, tuple)
       .filter((other) =>
         which === 'original'
           ? other.originalKey === tuple && other.address !== address
-          : other.replyKey === tuple && other.originalKey !== ct.originalKey,
+          : other.replyKey === tuple && other.originalKey !== originalKey,
       )
-      .map((other) => this.rivalOf(other));
+      .map((other) => this.known(other));
   }
 
-  private portHolders({ ct, netns, evidence }: Observation): Rival[] {
+  private portHolders({ ct, netns, evidence }: Observation): Entry[] {
     if (!ct) return [];
     const { entries } = this.sources.find((source) => source.id === evidence.session)!;
     return entries
       .besides({ netns, zone: ct.zone, protocol: ct.protocol }, ct.replyKey)
-      .map((other) => this.rivalOf(other));
+      .map((other) => this.known(other));
   }
 
-  private rivalOf(entry: SeenEntry): Rival {
+  private known(entry: SeenEntry): Entry {
     const proof = (at: SeenEntry['inserted']): Evidence[] =>
       at ? [{ session: this.sources[at.session]!.id, seq: at.seq }] : [];
     return {

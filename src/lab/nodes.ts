@@ -9,6 +9,8 @@ export interface Tunnel {
   vni: number;
   /** UDP destination port */
   port: number;
+  /** VXLAN: how many UDP source ports it chooses from; as many as the kernel likes if not told */
+  sourcePorts?: number;
   /** the outer UDP checksum is computed */
   checksum: boolean;
   outer: Family;
@@ -45,6 +47,13 @@ export function podAddress({ cidr, family }: PodNetwork, node: number, host: num
 export function nodeAddress(node: NodeNumber, family: Family): string {
   return family === 'ipv6' ? `fd00:192:168:100::${node}` : `192.168.100.${node}`;
 }
+
+/** udp_flow_src_port (include/net/udp_tunnel.h) leaves out the upper end. */
+function sourcePortsOf({ sourcePorts: ports }: Tunnel): string {
+  return ports === undefined ? '' : ` srcport ${FIRST_SOURCE_PORT} ${FIRST_SOURCE_PORT + ports}`;
+}
+
+const FIRST_SOURCE_PORT = 40000;
 
 /** The pods' network without its zeros and length. */
 function prefix(cidr: string): string {
@@ -108,7 +117,7 @@ export function nodeScript(
   const geneve = tunnel.kind === 'geneve';
   const ends = geneve
     ? `remote ${remote}`
-    : `dev eth0 local ${nodeAddress(node, tunnel.outer)} nolearning`;
+    : `dev eth0 local ${nodeAddress(node, tunnel.outer)} nolearning${sourcePortsOf(tunnel)}`;
   return `
 ${sysctls({
   'net.ipv4.ip_forward': 1,

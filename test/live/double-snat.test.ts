@@ -293,6 +293,32 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     }
   });
 
+  test('flows that share an outer port with a masqueraded one suffer with it, and are told so', async () => {
+    // two outer ports: that none of twelve shares the faulty connection's has a chance of 1 in 4096
+    const { findings, unexplained } = await doubleSnatLab({ healthy: 12, outerPorts: 2 });
+    assert.deepEqual(unexplained, []);
+    const [faulty, ...bystanders] = [...findings].sort(
+      (a, b) => (b.attempts[0]?.mark ?? 0) - (a.attempts[0]?.mark ?? 0),
+    );
+    assert.ok(faulty && bystanders.length > 0);
+    assert.equal(faulty.attempts[0]?.mark, 0x4000);
+    for (const finding of bystanders) {
+      assert.equal(finding.verdict, 'double-snat');
+      assert.equal(finding.confidence, 'proved');
+      assert.equal(finding.cause, faulty.cause);
+      assert.notEqual(finding.prediction?.recoverAtMs, 'never');
+      const [first] = finding.attempts;
+      assert.equal(first?.mark, 0);
+      assert.equal(first.outerConntrack?.id, faulty.attempts[0].outerConntrack?.id);
+      assert.equal(first.outerConntrack?.state, 'existing');
+      assert.deepEqual(first.outerPort, faulty.attempts[0].outerPort);
+      const shared = finding.chain.find(({ claim }) => claim === 'entry-of-another');
+      // whose entry it is, and what it does to this packet
+      assert.ok(shared && shared.evidence.length >= 3, JSON.stringify(finding.chain));
+      assert.doesNotMatch(finding.summary, /mark survives/);
+    }
+  });
+
   test('a healthy run says so in one line', async () => {
     const { status, stdout } = await skbwhy([
       'lab',

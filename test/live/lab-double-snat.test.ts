@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcessByStdio } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { describe, it } from 'node:test';
@@ -44,6 +44,39 @@ async function connectTime(...assignments: string[]): Promise<number> {
 
 function between(seconds: number, low: number, high: number): void {
   assert.ok(seconds >= low && seconds <= high, `${seconds.toFixed(3)} s, not ${low} to ${high} s`);
+}
+
+/**
+ * Runs clients until none met what another one's second SNAT left in conntrack's table, as one or two
+ * in a hundred such runs do by chance: two hashes give one outer port, or a hash gives one that was
+ * given away, and who should be served at once waits too.
+ */
+async function withoutMeeting(clients: number, healthy: number): Promise<ClientResult[]> {
+  for (let run = 1; run <= 4; run++) {
+    const { results, entries } = await inLab(
+      [`clients=${clients}`, `healthy=${healthy}`],
+      async (running) => ({
+        results: await running.run(),
+        entries: outerEntries(running.namespaces.sender!),
+      }),
+    );
+    const translated = entries.filter(({ sport, given }) => sport !== given);
+    // a faulty client's first SYN and its repeat, a healthy one's packets
+    if (entries.length === 2 * clients + healthy && translated.length === clients) return results;
+  }
+  throw new Error('outer packets of different connections met four times in a row');
+}
+
+/** The sending node's conntrack entries of its tunnel packets: source port, and what it was made. */
+function outerEntries(namespace: string): { sport: string; given: string }[] {
+  const list = ['conntrack', '-L', '-p', 'udp', '-s', '192.168.100.1', '--dport', '8472'];
+  const text = execFileSync('ip', ['netns', 'exec', namespace, ...list], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  return [...text.matchAll(/sport=(\d+) dport=8472 .* dport=(\d+)/g)].map(
+    ([, sport = '', given = '']) => ({ sport, given }),
+  );
 }
 
 /** The first SYN lost, its first repeat not. */
@@ -138,7 +171,7 @@ describe('the double-snat lab', { skip, concurrency: 3 }, () => {
   });
 
   it('measures twenty clients at once, each by its own source', async () => {
-    const results = await measure('clients=10', 'healthy=10');
+    const results = await withoutMeeting(10, 10);
     assert.equal(new Set(results.map((result) => result.source)).size, 20);
     for (const { purpose, ok, connectMs } of results) {
       assert.ok(ok && connectMs !== null);

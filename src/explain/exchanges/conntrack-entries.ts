@@ -1,4 +1,5 @@
 import { AT, type Cursor } from '../../event/cursor.js';
+import { EVENT_TUNNEL } from '../../event/flags.js';
 import { keyEndpoints, tupleKey, TUPLE_PROTOCOL } from '../../event/headers.js';
 import { BoundedMap } from '../bounded-map.js';
 import { IPS_CONFIRMED } from './observation.js';
@@ -112,7 +113,7 @@ export class ConntrackEntries {
       this.list(entry, replyKey);
     }
     if (confirmed) {
-      this.count(entry);
+      if ((cursor.flags & EVENT_TUNNEL) === 0) this.count(entry);
       entry.insertedAt = time;
       entry.inserted = { session, seq: cursor.seq };
     }

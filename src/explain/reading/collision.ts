@@ -1,6 +1,6 @@
 import { formatEndpoint } from '../../event/headers.js';
 import { isRequest, nameOf } from './attempts.js';
-import type { Case, Rival } from '../diagnose.js';
+import type { Case, Entry } from '../diagnose.js';
 import { dropText, evidenceOf } from './fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../finding.js';
 import { refusedInsertion } from './functions.js';
@@ -25,7 +25,7 @@ export interface Collision {
   /** every packet of the exchange that was dropped so */
   drops: readonly Observation[];
   /** the entry that has the tuple; null: it was not seen */
-  winner: Rival | null;
+  winner: Entry | null;
   /**
    * `race`: the two were made at the same moment, and neither was in the table when NAT chose.
    * `taken`: the winner was there, and NAT found no other tuple. null: not known
@@ -67,7 +67,7 @@ export function verdictOf(
 }
 
 /** The entry that has the tuple which the dropped packet's was to get. */
-function winnerOf(exchange: Case, drop: Observation): Rival | null {
+function winnerOf(exchange: Case, drop: Observation): Entry | null {
   return (
     exchange
       .rivals(drop, 'reply')
@@ -100,7 +100,7 @@ export function translatedClaim(exchange: Case, { drop }: Collision): Claim {
 }
 
 /** Who raced it, and won. */
-export function raceClaims(exchange: Case, { drop }: Collision, winner: Rival): Claim[] {
+export function raceClaims(exchange: Case, { drop }: Collision, winner: Entry): Claim[] {
   const { reply } = drop.ct!;
   const noun = nameOf(exchange, drop.attempt);
   return [
@@ -118,7 +118,7 @@ export function raceClaims(exchange: Case, { drop }: Collision, winner: Rival): 
 }
 
 /** The same in a sentence or two. */
-export function raceText({ drop }: Collision, winner: Rival): string {
+export function raceText({ drop }: Collision, winner: Entry): string {
   return (
     `On ${nodeOf(drop)}, ${flowText(drop.ct!)} and ${flowText(winner)} were both translated to ${tupleText(drop.ct!)}, at the same moment. ` +
     `NAT looks for a free tuple among the entries that are in the table already, and neither was: the first to be inserted, ${ageOf(winner, drop)} earlier, won, the other packet was dropped.`
@@ -228,5 +228,5 @@ export function unknownWinnerText(exchange: Case, { drop }: Collision): string {
 export const nodeOf = ({ world, netns }: Observation): string => world.netnsName(netns);
 
 /** How old the winner's entry was when the other packet died. */
-export const ageOf = (winner: Rival, drop: Observation): string =>
+export const ageOf = (winner: Entry, drop: Observation): string =>
   shortDuration(Math.max(drop.time - winner.insertedAt, 0) / 1e6);

@@ -1,6 +1,6 @@
 import { isRequest, nameOf } from '../../explain/reading/attempts.js';
 import { insertFailedClaim, SHOWN } from '../../explain/reading/collision.js';
-import type { Case, Diagnoser, Rival } from '../../explain/diagnose.js';
+import type { Case, Diagnoser, Entry } from '../../explain/diagnose.js';
 import { evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
 import { failedInsertions, flowText, tupleText } from '../../explain/reading/insertion.js';
@@ -33,7 +33,7 @@ export const insertRace: Diagnoser = {
   },
 };
 
-function winnerOf(exchange: Case, drop: Observation): Rival | null {
+function winnerOf(exchange: Case, drop: Observation): Entry | null {
   return (
     exchange
       .rivals(drop, 'original')
@@ -46,7 +46,7 @@ function winnerOf(exchange: Case, drop: Observation): Rival | null {
   );
 }
 
-function clashOf({ ct }: Observation, { reply }: Rival): Clash {
+function clashOf({ ct }: Observation, { reply }: Entry): Clash {
   const loser = ct!.reply;
   if (formatEndpoint(loser.source) !== formatEndpoint(reply.source)) return 'different-backends';
   return formatEndpoint(loser.destination) === formatEndpoint(reply.destination)
@@ -58,7 +58,7 @@ function diagnosis(
   exchange: Case,
   drops: readonly Observation[],
   drop: Observation,
-  winner: Rival,
+  winner: Entry,
 ): Diagnosis {
   const { world, netns } = drop;
   const ct = drop.ct!;
@@ -121,12 +121,12 @@ function diagnosis(
   };
 }
 
-const evidenceIs = (o: Observation, { translated, inserted }: Rival): boolean =>
+const evidenceIs = (o: Observation, { translated, inserted }: Entry): boolean =>
   [...translated, ...inserted].some(
     ({ session, seq }) => session === o.evidence.session && seq === o.evidence.seq,
   );
 
-function ruledOut(drop: Observation, winner: Rival): RuledOut[] {
+function ruledOut(drop: Observation, winner: Entry): RuledOut[] {
   return [
     {
       verdict: 'conntrack-reply-collision',

@@ -100,6 +100,10 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
     // an expired entry is deleted by whoever comes upon it, often the very packet that wants it
     const until = (through.nat ?? through.sent ?? through.entry)?.time ?? through.startedAt;
     const end = exchange.deletionOf(before.sent ?? before.nat!, until);
+    const hash =
+      newHash === oldHash
+        ? `The hash stayed ${hex32(newHash)}, so the outer tuple is the same`
+        : `Hash ${hex32(newHash)} gives the outer port that ${hex32(oldHash)} gave, so the outer tuple is the same`;
     const seen = end ? ` ${endText(exchange, end, before, timeoutMs)}` : '';
     // who deleted it need not have waited for the packet that found it gone
     const aloneMs = end?.pid ? (end.time - before.startedAt) / 1e6 : gapMs;
@@ -111,7 +115,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
           ...base,
           why: 'conntrack-expired',
           text:
-            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same. ${nameOf(exchange, before.n)} had refreshed its entry for ${duration(timeoutMs)}; ${nameOf(exchange, through.n)} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone.${seen} ` +
+            `${hash}. ${nameOf(exchange, before.n)} had refreshed its entry for ${duration(timeoutMs)}; ${nameOf(exchange, through.n)} came ${duration(gapMs)} later, ${gapMs >= timeoutMs ? `${duration(gapMs)} ≥ ${duration(timeoutMs)}` : `within one tick of ${duration(timeoutMs)}`}: the entry was gone.${seen} ` +
             `A new entry was made for an unmarked packet, without SNAT, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
           short: `${nameOf(exchange, through.n)} escaped because the gap of ${duration(gapMs)} before it outlived the ${duration(timeoutMs)} that the outer conntrack entry lives: with the entry gone, and without a mark, nothing translated it again.`,
           evidence: [
@@ -124,7 +128,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
           ...base,
           why: 'conntrack-deleted',
           text:
-            `The hash stayed ${hex32(newHash)}, so the outer tuple is the same, and the entry that ${nameOf(exchange, before.n)} had refreshed for ${duration(timeoutMs)} ` +
+            `${hash}, and the entry that ${nameOf(exchange, before.n)} had refreshed for ${duration(timeoutMs)} ` +
             (end?.pid
               ? `was deleted ${early} before its time.${seen} ${nameOf(exchange, through.n)} came after ${duration(gapMs)}, and a new entry was made.`
               : `had ${early} left when ${nameOf(exchange, through.n)} came after ${duration(gapMs)}; yet a new entry was made: somebody deleted the old one (conntrack -D, a flush, an address that went).${seen}`),

@@ -1,14 +1,15 @@
 import { expectedOuterChecksum } from '../../event/checksum.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { FindingAttempt } from '../../explain/finding.js';
+import type { SnatPath } from '../../event/fact.js';
 import {
   CHECKSUM_PARTIAL,
-  IPS_CONFIRMED,
   IPS_SRC_NAT,
   type Conntrack,
   type Observation,
 } from '../../explain/exchanges/observation.js';
 import { isRequest } from '../../explain/reading/attempts.js';
+import { madeFor, translationOf, type Translation } from './translation.js';
 
 /** How one SYN crossed, or failed to cross, the tunnel: the events that matter and what they show. */
 export interface Crossing {
@@ -32,6 +33,8 @@ export interface Crossing {
   /** the outer entry was made for this packet */
   newEntry: boolean;
   snat: boolean;
+  /** null: no SNAT, or none that was seen */
+  translation: Translation | null;
   expectedPort: number | null;
   wirePort: number | null;
   checksum: { before: number | null; after: number; expected: number | null } | null;
@@ -68,9 +71,10 @@ export function crossings(exchange: Case): Crossing[] {
     const wire = sent ?? arrived ?? (drop?.tunnel ? drop : null);
 
     const outerCt = sent?.ct ?? nat?.ct ?? null;
-    const known = outerCt !== null && seenEntries.has(identity(outerCt));
-    const madeHere = nat !== null && nat.ct !== null && (nat.ct.status & IPS_CONFIRMED) === 0;
+    const own = outerCt !== null && seenEntries.has(identity(outerCt));
     if (outerCt) seenEntries.add(identity(outerCt));
+    const packet = { entry, nat, sent, startedAt: attempt.startedAt };
+    const newEntry = madeFor(exchange, packet, own);
     const checksum = wire ? checksumOf(wire, nat) : null;
     const badChecksum =
       checksum !== null &&
@@ -98,8 +102,9 @@ export function crossings(exchange: Case): Crossing[] {
       drop,
       wire,
       outerCt,
-      newEntry: madeHere || (outerCt !== null && !known && i > 0),
+      newEntry,
       snat: outerCt !== null && (outerCt.status & IPS_SRC_NAT) !== 0,
+      translation: translationOf(exchange, packet, { own, made: newEntry }),
       expectedPort: outerCt?.original.source.port ?? null,
       wirePort: wire ? wire.headers.outer.sport : null,
       checksum,
@@ -107,6 +112,16 @@ export function crossings(exchange: Case): Crossing[] {
       fate,
     };
   });
+}
+
+/**
+ * Does the second SNAT meet every packet, marked or not? Either its rule says so, or an unmarked
+ * packet was seen to be translated by a rule.
+ */
+export function needsNoMark(path: SnatPath | null, crossings: readonly Crossing[]): boolean {
+  return (
+    path?.mark === 0 || crossings.some((c) => c.translation?.how === 'rule' && c.entry?.mark === 0)
+  );
 }
 
 /** A conntrack entry's identity over time: addresses are reused at once, tuples after a while. */

@@ -14,10 +14,11 @@ import { subjectOf } from '../../explain/reading/subject.js';
 import { place } from '../../explain/unexplained.js';
 import { bypassOf } from './bypass.js';
 import type { Defect } from './defect.js';
-import { crossings, identity, type Crossing } from './crossing.js';
+import { crossings, identity, needsNoMark, type Crossing } from './crossing.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
-import { needsNoMark, snatPath, type KnownPath } from './rules.js';
+import { snatPath, type KnownPath } from './rules.js';
+import { bystanderClaim, bystanderDoubt, bystanderSummary, isBystander } from './bystander.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { HOOKS } from '../../event/names.js';
 import { duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
@@ -45,7 +46,8 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   const { world } = sent;
   const subject = subjectOf(exchange);
   const bypass = bypassOf(exchange, all);
-  const rules = snatPath(world, sent.netns, first);
+  const rules = snatPath(first.entry, first.startedAt, isBystander(first));
+  const loweredFor = bystanderDoubt(exchange, first);
   const prediction = predict(exchange, all, sent.netns, rules?.path ?? null);
   const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
   const { chain, device } = senderChain(exchange, all, first, defect, rules);
@@ -69,8 +71,8 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
     title: title(exchange, all, subject.service ?? subject.backend),
     summary: summary(exchange, all, first, defect, device, rules, bypass, peerSeen),
     cause: `double-snat/${defect}/${world.netnsName(sent.netns)}/${device}`,
-    confidence: 'proved',
-    loweredFor: [],
+    confidence: loweredFor.length > 0 ? 'likely' : 'proved',
+    loweredFor,
     subject,
     attempts: all.map((c) => attempt(exchange, c, all)),
     bypass: bypass && { attempt: bypass.attempt, why: bypass.why, text: bypass.text },
@@ -230,21 +232,28 @@ function senderChain(
         `${rules?.path.first ? ` (${rules.path.first.text})` : ''}. This is the first SNAT.`,
       evidence: [...evidence(firstSnat), ...(rules?.path.first ? rules.evidence : [])],
     });
+  const bystander = isBystander(first);
   if (first.entry)
     chain.push({
-      claim: 'encapsulated-with-mark',
+      claim: bystander && mark === 0 ? 'encapsulated-unmarked' : 'encapsulated-with-mark',
       text:
-        `${device} encapsulates the same skb: the conntrack reference goes, the mark ${hex(mark)} stays ` +
-        `(skb_scrub_packet clears it only when it leaves the namespace).`,
+        bystander && mark === 0
+          ? `${device} encapsulates the ${nounOf(exchange)}. No rule marked it (mark 0x0), so no rule of a second SNAT matches the outer packet.`
+          : `${device} encapsulates the same skb: the conntrack reference goes, the mark ${hex(mark)} stays ` +
+            `(skb_scrub_packet clears it only when it leaves the namespace).`,
       evidence: evidence(first.entry, first.nat ?? sent),
     });
-  chain.push({
-    claim: 'second-snat',
-    text:
-      `The outer packet is a new flow for conntrack${mark === 0 || needsNoMark(rules?.path ?? null, all) ? '' : ` and still bears mark ${hex(mark)}`}: nat/POSTROUTING masquerades it${firstSnat ? ' again' : ''}` +
-      `${rules ? ` (${rules.path.second.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the ${firstSnat ? 'second ' : ''}SNAT.`,
-    evidence: [...evidence(first.nat, sent), ...(rules ? rules.evidence : [])],
-  });
+  chain.push(
+    bystander
+      ? bystanderClaim(exchange, first)
+      : {
+          claim: 'second-snat',
+          text:
+            `The outer packet is a new flow for conntrack${mark === 0 || needsNoMark(rules?.path ?? null, all) ? '' : ` and still bears mark ${hex(mark)}`}: nat/POSTROUTING masquerades it${firstSnat ? ' again' : ''}` +
+            `${rules ? ` (${rules.path.second.text})` : ''}, and its source port goes from ${first.expectedPort} to ${first.wirePort}. This is the ${firstSnat ? 'second ' : ''}SNAT.`,
+          evidence: [...evidence(first.nat, sent), ...(rules ? rules.evidence : [])],
+        },
+  );
   const { before, after, expected } = first.checksum!;
   const rewritten = rewriting(exchange, sent);
   chain.push({
@@ -260,16 +269,28 @@ function senderChain(
 
   chain.push(fateClaim(exchange, first));
   const later = all.filter((c) => c.n > first.n && c.badChecksum && c.fate !== 'delivered');
-  const existing = later.filter((c) => c.outerCt && !c.newEntry);
-  if (existing[0])
+  const existing = later.filter((c) => c.translation?.how === 'own-entry');
+  if (existing[0]) {
+    const one = existing.length === 1;
+    const sameHash = existing.every((c) => hashOf(c) === hashOf(first));
     chain.push({
       claim: 'existing-entry-translates-again',
       text:
-        `${namesOf(exchange, existing)} ${existing.length === 1 ? 'is' : 'are'} not marked any more (mark ${hex(existing[0].entry?.mark ?? existing[0].sent?.mark ?? 0)}), but ${existing.length === 1 ? 'has' : 'have'} the same hash, so the same outer tuple: ` +
+        `${namesOf(exchange, existing)} ${one ? 'is' : 'are'} not marked${first.entry?.mark ? ' any more' : ''} (mark ${hex(existing[0].entry?.mark ?? existing[0].sent?.mark ?? 0)}), but ${one ? 'has' : 'have'} ${sameHash ? 'the same hash, so the same outer tuple' : 'the same outer tuple (another hash may give the same port)'}: ` +
         `the existing entry ${existing[0].outerCt!.id} still applies its SNAT, is refreshed by it, and the checksum is wrong again${likewise(existing)}.`,
       evidence: existing.flatMap((c) => evidence(c.entry, c.sent, c.arrived, c.drop)),
     });
-  const anew = later.filter((c) => c.outerCt && c.newEntry && c.snat);
+  }
+  for (const c of later) {
+    if (!isBystander(c)) continue;
+    const claim = bystanderClaim(exchange, c);
+    chain.push({
+      ...claim,
+      text: `${claim.text} The checksum is wrong again${likewise([c])}.`,
+      evidence: [...claim.evidence, ...evidence(c.arrived, c.drop)],
+    });
+  }
+  const anew = later.filter((c) => c.translation?.how === 'rule');
   if (anew[0])
     chain.push({
       claim: 'new-entry-translated-too',
@@ -369,9 +390,10 @@ function ruledOutAtSender(
 }
 
 function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
-  const firstSeen = c.outerCt
+  const own = c.outerCt
     ? all.find((other) => other.outerCt && identity(other.outerCt) === identity(c.outerCt!))!
     : null;
+  const shared = own?.translation?.how === 'shared-entry' ? own.translation.other : null;
   return {
     n: c.n,
     what: whatOf(exchange, c.n),
@@ -384,7 +406,7 @@ function attempt(exchange: Case, c: Crossing, all: Crossing[]): FindingAttempt {
       state: c.newEntry ? 'new' : 'existing',
       snat: c.snat,
       ageMs: toMicroseconds(
-        (c.sent ?? c.nat)!.time / 1e6 - (firstSeen!.nat ?? firstSeen!.sent)!.time / 1e6,
+        ((c.sent ?? c.nat)!.time - (shared?.firstSeen ?? (own!.nat ?? own!.sent)!.time)) / 1e6,
       ),
     },
     checksum: c.checksum,
@@ -420,27 +442,40 @@ function summary(
   bypass: ReturnType<typeof bypassOf>,
   peerSeen: boolean,
 ): string {
-  const node = first.sent!.world.netnsName(first.sent!.netns);
   const spoiled =
     defect === 'udpcsum-not-updated'
       ? 'its outer UDP checksum was not updated for the new port'
       : 'its absent outer UDP checksum (0) was turned into a wrong one';
   const whom = peerSeen ? 'so the peer dropped it' : 'so the peer must drop it';
-  const twice = isSourceNated(first.entry)
-    ? `On ${node} the ${nounOf(exchange)} was masqueraded twice: once itself, and once more as the ${device} packet that carries it`
-    : `On ${node} not the ${nounOf(exchange)} was masqueraded but the ${device} packet that carries it`;
-  const why = needsNoMark(rules?.path ?? null, all)
-    ? 'by a rule that asks for no mark'
-    : 'because the mark survives encapsulation';
   const start =
-    `${twice}, ${why}. ` +
-    `The ${isSourceNated(first.entry) ? 'second ' : ''}SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort}, but ${spoiled}, ${whom}.`;
+    `${bystanderSummary(exchange, first, device) ?? ownSummary(exchange, all, first, device, rules)} ` +
+    `but ${spoiled}, ${whom}.`;
   if (bypass) return `${start} ${bypass.short}`;
   if (exchange.outcome !== 'failed') return start;
   return needsNoMark(rules?.path ?? null, all)
     ? `${start} No retransmission escaped: every outer packet is masqueraded, whatever its port and entry.`
     : `${start} No retransmission escaped: each met the same conntrack entry, which every ${nounOf(exchange)} kept alive${exchange.kind === 'dns-lookup' ? ', and one that came after the entry’s time would be new, marked, and spoiled again' : ''}.`;
 }
+
+/** The summary's start where a rule masqueraded the packet, up to what the SNAT changed. */
+function ownSummary(
+  exchange: Case,
+  all: Crossing[],
+  first: Crossing,
+  device: string,
+  rules: KnownPath | null,
+): string {
+  const node = first.sent!.world.netnsName(first.sent!.netns);
+  const twice = isSourceNated(first.entry)
+    ? `On ${node} the ${nounOf(exchange)} was masqueraded twice: once itself, and once more as the ${device} packet that carries it`
+    : `On ${node} not the ${nounOf(exchange)} was masqueraded but the ${device} packet that carries it`;
+  const why = needsNoMark(rules?.path ?? null, all)
+    ? 'by a rule that asks for no mark'
+    : 'because the mark survives encapsulation';
+  return `${twice}, ${why}. The ${isSourceNated(first.entry) ? 'second ' : ''}SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort},`;
+}
+
+const hashOf = (c: Crossing): number | undefined => (c.entry ?? c.sent)?.hash;
 
 function isSourceNated(o: Observation | null): boolean {
   return o?.ct != null && (o.ct.status & IPS_SRC_NAT) !== 0;

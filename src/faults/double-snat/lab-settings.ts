@@ -100,6 +100,13 @@ export const SETTINGS = [
     help: 'UDP port of the tunnel',
   },
   {
+    key: 'outerPorts',
+    kind: 'number',
+    default: null,
+    range: [1, 20000],
+    help: 'how many source ports a VXLAN tunnel chooses from (srcport): of few, flows share one, and an entry of conntrack',
+  },
+  {
     key: 'tunnelDevice',
     kind: 'text',
     default: 'flannel.1',

@@ -54,6 +54,8 @@ const CLIENT_ROLE = { node: 'sender', pod: 'client', nodeport: 'outside' } as co
 async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<RunningLab> {
   if (settings.lookups > 0 && settings.client === 'nodeport')
     throw new SkbwhyError('bad-option', '--set lookups does not go with client=nodeport');
+  if (settings.outerPorts !== null && settings.tunnelKind === 'geneve')
+    throw new SkbwhyError('bad-option', '--set outerPorts does not go with tunnelKind=geneve');
   const clientRole = CLIENT_ROLE[settings.client];
   const pods = network('pods', settings, ['10.244.0.0/16', 'fd00:10:244::/48']);
   const services = servicesOf(settings, pods);
@@ -229,6 +231,7 @@ function namespaceScripts(
     port: settings.tunnelPort,
     checksum: settings.tunnelChecksum === 'udpcsum',
     outer,
+    ...(settings.outerPorts === null ? {} : { sourcePorts: settings.outerPorts }),
   };
   // the rules look at tunnel packets too, which may be of the other family
   const rules = [...new Set([inner, outer])].map((family) =>

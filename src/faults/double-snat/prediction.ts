@@ -2,8 +2,7 @@ import type { SnatPath } from '../../event/fact.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { Prediction } from '../../explain/finding.js';
 import { predictRecovery, synGaps } from '../../explain/reading/schedule.js';
-import type { Crossing } from './crossing.js';
-import { needsNoMark } from './rules.js';
+import { needsNoMark, type Crossing } from './crossing.js';
 import { toMicroseconds } from '../../explain/wording.js';
 
 /**
@@ -77,10 +76,15 @@ export function predict(
       `${rehash === 0 ? ' (SO_TXREHASH was turned on before it)' : ''}, so retransmission ${rehashFrom} ${otherEntry}`;
   else
     rule = `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
+  const inUse = crossings.some((c) => c.n > rehashFrom && c.snat && c.badChecksum);
   return {
     recoverAtMs: recoverAtMs === 'never' ? 'never' : toMicroseconds(recoverAtMs),
     observedMs,
-    text: `${rule}; by ${schedule}${recoverAtMs === 'never' ? ', none of which is that long' : ''}`,
+    text:
+      `${rule}; by ${schedule}${recoverAtMs === 'never' ? ', none of which is that long' : ''}` +
+      (inUse
+        ? '. It came otherwise: a new hash may, by chance, give a port for which there is an entry'
+        : ''),
   };
 }
 

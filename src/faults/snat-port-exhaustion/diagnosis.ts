@@ -14,7 +14,7 @@ import {
   verdictOf,
   type Collision,
 } from '../../explain/reading/collision.js';
-import type { Case, Diagnoser, Rival } from '../../explain/diagnose.js';
+import type { Case, Diagnoser, Entry } from '../../explain/diagnose.js';
 import { evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Prediction, RuledOut } from '../../explain/finding.js';
 import { flowText } from '../../explain/reading/insertion.js';
@@ -99,7 +99,7 @@ function heldText(exchange: Case, collision: Collision, held: HeldPorts): string
   );
 }
 
-function takenClaim({ drop }: Collision, winner: Rival | null): Claim[] {
+function takenClaim({ drop }: Collision, winner: Entry | null): Claim[] {
   if (!winner) return [];
   return [
     {

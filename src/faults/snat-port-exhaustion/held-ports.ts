@@ -1,5 +1,5 @@
 import type { Collision } from '../../explain/reading/collision.js';
-import type { Case, Rival } from '../../explain/diagnose.js';
+import type { Case, Entry } from '../../explain/diagnose.js';
 import type { Evidence } from '../../explain/finding.js';
 import { portsFor, type KnownRule } from '../../explain/reading/source-nat.js';
 import { count } from '../../explain/wording.js';
@@ -27,7 +27,7 @@ export function heldPorts(exchange: Case, { drop }: Collision, known: KnownRule 
   const { original, reply } = drop.ct!;
   const [low, high] = portsFor(known?.rule ?? null, original.source.port);
   const room = high - low + 1;
-  const byPort = new Map<number, Rival>();
+  const byPort = new Map<number, Entry>();
   for (const holder of exchange.portHolders(drop)) {
     const { port } = holder.reply.destination;
     if (holder.insertedAt < drop.time && port >= low && port <= high) byPort.set(port, holder);
