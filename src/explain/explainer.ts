@@ -21,7 +21,12 @@ import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './fi
 import { HeldExchanges } from './exchanges/held-exchanges.js';
 import { JudgementPace } from './exchanges/judgement-pace.js';
 import { Line } from './exchanges/line.js';
-import { IPS_SRC_NAT, isAtFunction, type Observation } from './exchanges/observation.js';
+import {
+  IPS_SRC_NAT,
+  isAtFunction,
+  type Conntrack,
+  type Observation,
+} from './exchanges/observation.js';
 import { DnsLookups, Lookup } from './exchanges/dns-lookups.js';
 import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
@@ -332,7 +337,7 @@ export class Explainer implements Registry {
     if (!headers.parse(cursor.bytes, cursor.base + AT.packet, cursor.packetLength, tunnel)) return;
     const { flow, quoted } = headers;
     if (flow.l4 < 0 && quoted.l4 < 0) return;
-    // of a tunnel's own entries those that are translated: a healthy node has none, however much it carries
+    // of a tunnel's own entries those that are translated: where nothing is wrong they are few, if any
     if (!tunnel || (cursor.ctStatus & IPS_SRC_NAT) !== 0)
       this.sources[session]!.entries.see(cursor, session, time);
     const seen: Seen = { cursor, headers, session, time, point, tunnel };
@@ -620,42 +625,45 @@ export class Explainer implements Registry {
   private deletionOf({ ct, time, evidence }: Observation, to: number): EntryEnd | null {
     if (!ct) return null;
     const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    const address = addressNumber(BigInt(`0x${ct.id}`));
+    const address = addressOf(ct);
     const deletion = entries.deletionOf(address, ct.originalKey, time, to);
     if (!deletion) return null;
     const { time: at, pid, session, seq } = deletion;
     return { time: at, pid, evidence: { session: this.sources[session]!.id, seq } };
   }
 
-  private entryOf({ ct, netns, evidence }: Observation): Entry | null {
+  private entryOf(observation: Observation): Entry | null {
+    const { ct } = observation;
     if (!ct) return null;
-    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    const address = addressNumber(BigInt(`0x${ct.id}`));
-    const seen = entries
-      .having({ netns, zone: ct.zone, protocol: ct.protocol }, ct.originalKey)
-      .findLast((entry) => entry.address === address && entry.replyKey === ct.replyKey);
+    const address = addressOf(ct);
+    const seen = this.entriesLike(observation, ct.originalKey).findLast(
+      (entry) => entry.address === address && entry.replyKey === ct.replyKey,
+    );
     return seen ? this.known(seen) : null;
   }
 
-  private rivals(
-    { ct, netns, evidence }: Observation,
-    which: 'original' | 'reply' | 'untranslated',
-  ): Entry[] {
+  private rivals(observation: Observation, which: 'original' | 'reply' | 'untranslated'): Entry[] {
+    const { ct } = observation;
     if (!ct) return [];
-    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
     const { originalKey, replyKey } = ct;
     const tuple = { original: originalKey, reply: replyKey, untranslated: reverseKey(originalKey) }[
       which
     ];
-    const address = addressNumber(BigInt(`0x${ct.id}`));
-    return entries
-      .having({ netns, zone: ct.zone, protocol: ct.protocol }, tuple)
+    const address = addressOf(ct);
+    return this.entriesLike(observation, tuple)
       .filter((other) =>
         which === 'original'
           ? other.originalKey === tuple && other.address !== address
           : other.replyKey === tuple && other.originalKey !== originalKey,
       )
       .map((other) => this.known(other));
+  }
+
+  /** The entries with this tuple, in either direction, where the observation's packet has its own. */
+  private entriesLike({ ct, netns, evidence }: Observation, tuple: string): readonly SeenEntry[] {
+    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
+    const { zone, protocol } = ct!;
+    return entries.having({ netns, zone, protocol }, tuple);
   }
 
   private portHolders({ ct, netns, evidence }: Observation): Entry[] {
@@ -696,6 +704,8 @@ export class Explainer implements Registry {
     return new Date(exchange.startedAt / 1e6 + this.sources[0]!.realtimeMs).toISOString();
   }
 }
+
+const addressOf = ({ id }: Conntrack): number => addressNumber(BigInt(`0x${id}`));
 
 function sum(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((a, b) => a + b, 0);

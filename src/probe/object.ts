@@ -46,10 +46,10 @@ export interface LoadedObject {
   programs: ReadonlyMap<ProgramName, number>;
   /** File descriptor of a map. */
   map(name: string): number;
-  /** Attaches a tracepoint program. @throws SkbwhyError 'kernel-refused' */
+  /** Attaches a program at a tracepoint or a function. @throws SkbwhyError 'kernel-refused' */
   attach(program: ProgramName): void;
-  /** Detaches the tracepoint programs. */
-  detach(): void;
+  /** Detaches those programs, or all but some. */
+  detach(except?: ReadonlySet<ProgramName>): void;
   /** Detaches and unloads everything. */
   close(): void;
 }
@@ -225,7 +225,14 @@ function tryLoad(
     const program = all.get(name);
     if (program) programs.set(name, bpf.bpf_program__fd(program));
   }
-  const links: Pointer[] = [];
+  const links = new Map<ProgramName, Pointer>();
+  const detach = (except?: ReadonlySet<ProgramName>): void => {
+    for (const [name, link] of links) {
+      if (except?.has(name)) continue;
+      links.delete(name);
+      bpf.bpf_link__destroy(link);
+    }
+  };
   return {
     plan,
     programs,
@@ -240,13 +247,11 @@ function tryLoad(
       const link = program && bpf.bpf_program__attach(program);
       if (!link || ref.isNull(link))
         throw new SkbwhyError('kernel-refused', `the kernel does not attach ${name}`);
-      links.push(link);
+      links.set(name, link);
     },
-    detach: () => {
-      for (const link of links.splice(0)) bpf.bpf_link__destroy(link);
-    },
+    detach,
     close: () => {
-      for (const link of links.splice(0)) bpf.bpf_link__destroy(link);
+      detach();
       bpf.bpf_object__close(object);
     },
   };

@@ -5,7 +5,7 @@ import { AND, hooksInUse, POINT_HOOKS, type Hook, type ProgramName } from './poi
 /** What each program would do, and why those that cannot run here cannot. */
 export interface Plan {
   entries: PlanEntry[];
-  programs: Set<ProgramName>;
+  programs: ReadonlySet<ProgramName>;
 }
 
 function possible(
@@ -30,7 +30,6 @@ export function planPoints(
   mechanisms: readonly Mechanism[] = MECHANISMS,
   refused: ReadonlyMap<ProgramName, string> = new Map(),
 ): Plan {
-  const programs = new Set<ProgramName>();
   const isAllowed = ({ mechanism }: Hook) => mechanisms.includes(mechanism);
   const isPossible = (hook: Hook) => possible(hook, kernel, refused);
   const entries = POINT_HOOKS.map(({ point, hooks: all, also, otherwise }): PlanEntry => {
@@ -38,18 +37,15 @@ export function planPoints(
     if (hooks.length === 0 && all.length > 0)
       return { point, mechanism: null, where: '', reason: 'left out by --mechanisms' };
     const hook = hooks.find(isPossible);
-    if (hook) {
-      const used = also && isAllowed(also) && isPossible(also) ? [hook, also] : [hook];
-      for (const program of used.flatMap((each) => each.programs)) programs.add(program);
-      return entryOf(point, used);
-    }
+    if (hook)
+      return entryOf(point, also && isAllowed(also) && isPossible(also) ? [hook, also] : [hook]);
     const why = hooks
       .flatMap((candidate) => candidate.programs)
       .map((program) => refused.get(program))
       .find((reason) => reason !== undefined);
     return { point, mechanism: null, where: '', reason: why ?? otherwise };
   });
-  return { entries, programs };
+  return { entries, programs: programsOf(entries) };
 }
 
 function entryOf(point: PlanEntry['point'], [hook, also]: readonly Hook[]): PlanEntry {
@@ -67,4 +63,9 @@ export function leaveOut(entries: PlanEntry[], program: ProgramName, reason: str
     const left = used.filter(({ programs }) => !programs.includes(program));
     if (left.length < used.length) Object.assign(entry, entryOf(entry.point, left), { reason });
   }
+}
+
+/** The programs behind the plan's lines. */
+export function programsOf(entries: readonly PlanEntry[]): ReadonlySet<ProgramName> {
+  return new Set(entries.flatMap(hooksInUse).flatMap(({ programs }) => programs));
 }

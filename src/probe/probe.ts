@@ -16,7 +16,7 @@ import {
   readObject,
   type LoadedObject,
 } from './object.js';
-import { leaveOut, planPoints } from './plan.js';
+import { leaveOut, planPoints, programsOf } from './plan.js';
 import { FUNCTION_PROGRAMS } from './points.js';
 import { Ring } from './ring.js';
 
@@ -183,6 +183,8 @@ export class Probe {
         leaveOut(this.plan, program, (error as Error).message);
       }
     }
+    // the other half of a pair would run for nothing
+    this.object.detach(programsOf(this.plan));
   }
 
   /** Lets events of this namespace through; only with netnsOnly. */

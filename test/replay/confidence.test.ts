@@ -1,47 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { AT, Cursor } from '../../src/event/cursor.js';
+import { AT } from '../../src/event/cursor.js';
 import { encodeFact } from '../../src/event/fact.js';
-import { POINTS } from '../../src/event/point.js';
-import { Explainer } from '../../src/explain/explainer.js';
-import type { Report } from '../../src/explain/finding.js';
-import { loadFaults } from '../../src/faults/registry.js';
-import type { SessionHeader } from '../../src/session/session.js';
-import { recordsOf } from './copies.js';
+import { faults, recordedAt, reportOf } from './altered.js';
 
-interface Record {
-  bytes: Buffer;
-  time: number;
-  /** null: a fact */
-  point: string | null;
-}
-
-const faults = await loadFaults();
-
-async function sessionOf(verdict: string): Promise<{ header: SessionHeader; records: Record[] }> {
-  const { header, bytes } = await recordsOf(
-    fileURLToPath(new URL(`../../../src/faults/${verdict}/session.skbw`, import.meta.url)),
-  );
-  const records: Record[] = [];
-  for (const cursor = new Cursor().reset(bytes, 0); cursor.next();)
-    records.push({
-      bytes: bytes.subarray(cursor.base, cursor.base + cursor.size),
-      time: cursor.time,
-      point: cursor.isEvent ? (POINTS[cursor.point] ?? null) : null,
-    });
-  return { header, records };
-}
-
-function reportOf(header: SessionHeader, records: readonly Record[]): Report {
-  const explainer = new Explainer(
-    header,
-    faults.map((fault) => fault.diagnoser),
-  );
-  records.forEach(({ bytes }, seq) => explainer.feed({ firstSeq: seq, count: 1, bytes }));
-  explainer.finish();
-  return explainer.report();
-}
+const sessionOf = (verdict: string) => recordedAt(`src/faults/${verdict}/session.skbw`);
 
 for (const { verdict } of faults) {
   test(`${verdict}: with events lost meanwhile nothing is proved`, async () => {
@@ -57,7 +20,7 @@ for (const { verdict } of faults) {
       const { findings } = reportOf(
         header,
         records.toSpliced(after < 0 ? records.length : after, 0, {
-          ...{ bytes: encodeFact(lost, told), time: told, point: null },
+          ...{ bytes: encodeFact(lost, told), time: told, point: null, fact: 'lost' },
         }),
       );
       const inWindow = findings.filter(({ lostEvents }) => lostEvents > 0);

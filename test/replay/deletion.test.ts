@@ -1,34 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { AT, Cursor } from '../../src/event/cursor.js';
-import { Point } from '../../src/event/point.js';
-import { Explainer } from '../../src/explain/explainer.js';
-import { loadFaults } from '../../src/faults/registry.js';
-import { recordsOf } from './copies.js';
+import { AT } from '../../src/event/cursor.js';
+import { recordedAt, reportOf } from './altered.js';
 
 test('an outer entry that somebody deleted did not expire, however late the next packet came', async () => {
-  const { header, bytes } = await recordsOf(
-    fileURLToPath(new URL('../../../sessions/defect-flannel-63s.skbw', import.meta.url)),
-  );
-  let count = 0;
-  let deletions = 0;
-  for (const cursor = new Cursor().reset(bytes, 0); cursor.next(); count++) {
-    if (!cursor.isEvent || cursor.point !== Point['conntrack.delete']) continue;
+  const { header, records } = await recordedAt('sessions/defect-flannel-63s.skbw');
+  const deletions = records.filter(({ point }) => point === 'conntrack.delete');
+  assert.equal(deletions.length, 1);
+  for (const { bytes, time } of deletions) {
     // 20 s earlier, when a process asked for it
-    bytes.writeBigUInt64LE(BigInt(cursor.time) - 20_000_000_000n, cursor.base + AT.time);
-    bytes.writeUInt32LE(4711, cursor.base + AT.pid);
-    deletions++;
+    bytes.writeBigUInt64LE(BigInt(time) - 20_000_000_000n, AT.time);
+    bytes.writeUInt32LE(4711, AT.pid);
   }
-  assert.equal(deletions, 1);
-  const faults = await loadFaults();
-  const explainer = new Explainer(
-    header,
-    faults.map((fault) => fault.diagnoser),
-  );
-  explainer.feed({ firstSeq: 0, count, bytes });
-  explainer.finish();
-  const [finding] = explainer.report().findings;
+  const [finding] = reportOf(header, records).findings;
   assert.equal(finding?.bypass?.why, 'conntrack-deleted');
   const claim = finding.chain.find((each) => each.claim === 'bypass')!;
   assert.match(

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { PlanEntry } from '../../src/event/point.js';
-import { leaveOut } from '../../src/probe/plan.js';
+import { leaveOut, programsOf } from '../../src/probe/plan.js';
 import { POINT_HOOKS } from '../../src/probe/points.js';
 
 /** The line of the plan for a point's hook of that kind, and what is beside it. */
@@ -30,6 +30,8 @@ describe('a program that could not be attached', () => {
     const [around = '', atTheFunction] = entry.where.split('; ');
     assert.equal(atTheFunction, 'nf_nat_manip_pkt()');
     leaveOut([entry], 'rewrite_after', 'somebody has it');
+    // the other half of the pair goes too
+    assert.deepEqual([...programsOf([entry])], ['netfilter_before', 'netfilter_after']);
     assert.deepEqual(entry, {
       point: 'nat.rewrite',
       mechanism: 'netfilter',

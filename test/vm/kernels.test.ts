@@ -103,6 +103,17 @@ function onKernel(name: KernelName): void {
       assert.ok(delayMs >= 1000, `${delayMs} ms`);
     });
 
+  if (labs.some(([row]) => row === 'double-snat-shared-port'))
+    test('double-snat-shared-port tells bystanders whose entry translates them', () => {
+      const { findings } = output('double-snat-shared-port') as LabReport;
+      const bystanders = findings.filter(({ attempts }) => attempts[0]?.mark === 0);
+      assert.ok(bystanders.length > 0);
+      for (const { chain, attempts } of bystanders) {
+        assert.ok(chain.some(({ claim }) => claim === 'entry-of-another'));
+        assert.equal(attempts[0]?.outerConntrack?.state, 'existing');
+      }
+    });
+
   if (name !== 'defect') return;
 
   for (const row of ['double-snat-noudpcsum', 'double-snat-noudpcsum-same-hash'])

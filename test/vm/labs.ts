@@ -88,6 +88,15 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     finds: 'double-snat/udpcsum-not-updated, proved',
     kernels: ['6.12'],
   },
+  'double-snat-shared-port': {
+    lab: 'double-snat',
+    set: ['healthy=12', 'outerPorts=2'],
+    finds: 'double-snat/udpcsum-not-updated, proved',
+    // without NAT's hooks nobody sees an entry being made
+    on: {
+      '5.10': 'double-snat/udpcsum-not-updated, likely; double-snat/udpcsum-not-updated, proved',
+    },
+  },
   'double-snat-xor-mark': { lab: 'double-snat', set: ['xorMark=true'], finds: 'nothing' },
   'double-snat-noudpcsum': {
     ...legacy(),

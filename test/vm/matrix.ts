@@ -19,13 +19,13 @@ export interface MatrixRow {
   part?: boolean;
 }
 
-/** What was found: `verdict/defect, confidence`, each once; `nothing`. */
+/** What was found: `verdict/defect, confidence`, each once, in order; `nothing`. */
 export function foundText({ findings }: Report): string {
   const each = findings.map(
     ({ verdict, defect, confidence }) =>
       `${[verdict, defect].filter(Boolean).join('/')}, ${confidence}`,
   );
-  return [...new Set(each)].join('; ') || 'nothing';
+  return [...new Set(each)].sort().join('; ') || 'nothing';
 }
 
 const tracedBy = ({ sessions }: Report): string =>

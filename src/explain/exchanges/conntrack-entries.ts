@@ -113,6 +113,7 @@ export class ConntrackEntries {
       this.list(entry, replyKey);
     }
     if (confirmed) {
+      // of a tunnel's not all are seen
       if ((cursor.flags & EVENT_TUNNEL) === 0) this.count(entry);
       entry.insertedAt = time;
       entry.inserted = { session, seq: cursor.seq };

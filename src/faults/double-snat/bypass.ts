@@ -57,7 +57,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       text:
         `At ${through.n > 2 ? `retransmission timeout ${through.n - 1}` : 'its retransmission timeout'} the socket chose a new hash${turnedOn ? ', for SO_TXREHASH had been turned on meanwhile' : ''}: ${hex32(oldHash)} became ${hex32(newHash)}, so the outer source port became ${through.expectedPort} instead of ${before.expectedPort}. ` +
         `That is another outer tuple, so another conntrack entry; the packet is unmarked, no SNAT is set up for it, and the checksum ${hex16(through.checksum?.after ?? 0)} stays right.`,
-      short: `${nameOf(exchange, through.n)}, ${duration(gapMs)} later, escaped: the socket had chosen a new hash${turnedOn ? ' (SO_TXREHASH had been turned on)' : ''}, so it left from another outer port, met no old conntrack entry, and bore no mark for the rule to match.`,
+      short: `${nameOf(exchange, through.n)}, ${duration(gapMs)} later, escaped: the socket had chosen a new hash${turnedOn ? ' (SO_TXREHASH had been turned on)' : ''}, so it left from another outer port, met no conntrack entry with a SNAT, and bore no mark for the rule to match.`,
       evidence: proof(
         ...(turnedOn ? [previous] : []),
         ...[retransmit, through.entry, through.nat, through.sent],

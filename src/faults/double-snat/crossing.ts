@@ -30,7 +30,7 @@ export interface Crossing {
   /** the outer packet as the wire carries it, from whichever side saw it */
   wire: Observation | null;
   outerCt: Conntrack | null;
-  /** the outer entry was made for this packet */
+  /** the outer entry was made for this packet, as far as is known */
   newEntry: boolean;
   snat: boolean;
   /** null: no SNAT, or none that was seen */
@@ -52,10 +52,9 @@ export interface Crossing {
 export function crossings(exchange: Case): Crossing[] {
   const syns = exchange.observations.filter(isRequest);
   const sender = syns.find((o) => o.point === 'tunnel.transmit')?.netns ?? null;
-  const seenEntries = new Set<string>();
   const answered = exchange.outcome === 'recovered';
   const receiverTraced = syns.some((o) => o.tunnel && o.netns !== 0 && o.netns !== sender);
-  return exchange.attempts.map((attempt, i) => {
+  const packets = exchange.attempts.map(({ startedAt }, i) => {
     const mine = syns.filter((o) => o.attempt === i + 1);
     const outer = mine.filter((o) => o.tunnel && o.headers.tunnel >= 0);
     const here = outer.filter((o) => sender !== null && o.netns === sender);
@@ -64,17 +63,26 @@ export function crossings(exchange: Case): Crossing[] {
     const nat =
       here.filter((o) => o.point === 'nat.setup' || o.point === 'nat.rewrite').at(-1) ?? null;
     const sent = here.filter((o) => o.point === 'device.transmit').at(-1) ?? null;
+    const ct = sent?.ct ?? nat?.ct ?? null;
+    return { entry, nat, sent, ct, startedAt, mine, there };
+  });
+  const spared = packets.some(
+    (packet) => packet.entry?.mark === 0 && !isSnat(packet.ct) && madeFor(exchange, packet),
+  );
+  const seenEntries = new Set<string>();
+  return packets.map((packet, i) => {
+    const { entry, nat, sent, ct, startedAt, mine, there } = packet;
     const arrived = there.find((o) => o.point === 'device.receive') ?? null;
     const exit = mine.find((o) => o.point === 'tunnel.receive') ?? null;
     const drops = mine.filter((o) => o.point === 'packet.drop');
     const drop = drops.find((o) => o.tunnel) ?? drops.at(-1) ?? null;
     const wire = sent ?? arrived ?? (drop?.tunnel ? drop : null);
 
-    const outerCt = sent?.ct ?? nat?.ct ?? null;
-    const own = outerCt !== null && seenEntries.has(identity(outerCt));
-    if (outerCt) seenEntries.add(identity(outerCt));
-    const packet = { entry, nat, sent, startedAt: attempt.startedAt };
-    const newEntry = madeFor(exchange, packet, own);
+    const own = ct !== null && seenEntries.has(identity(ct));
+    if (ct) seenEntries.add(identity(ct));
+    const made = own ? false : madeFor(exchange, packet);
+    const translation: Translation | null =
+      own && isSnat(ct) ? { how: 'own-entry' } : translationOf(exchange, packet, { made, spared });
     const checksum = wire ? checksumOf(wire, nat) : null;
     const badChecksum =
       checksum !== null &&
@@ -93,7 +101,7 @@ export function crossings(exchange: Case): Crossing[] {
             : 'unknown';
     return {
       n: i + 1,
-      startedAt: attempt.startedAt,
+      startedAt,
       entry,
       nat,
       sent,
@@ -101,11 +109,11 @@ export function crossings(exchange: Case): Crossing[] {
       exit,
       drop,
       wire,
-      outerCt,
-      newEntry,
-      snat: outerCt !== null && (outerCt.status & IPS_SRC_NAT) !== 0,
-      translation: translationOf(exchange, packet, { own, made: newEntry }),
-      expectedPort: outerCt?.original.source.port ?? null,
+      outerCt: ct,
+      newEntry: ct !== null && made !== false,
+      snat: isSnat(ct),
+      translation,
+      expectedPort: ct?.original.source.port ?? null,
       wirePort: wire ? wire.headers.outer.sport : null,
       checksum,
       badChecksum,
@@ -113,6 +121,8 @@ export function crossings(exchange: Case): Crossing[] {
     };
   });
 }
+
+const isSnat = (ct: Conntrack | null): boolean => ct !== null && (ct.status & IPS_SRC_NAT) !== 0;
 
 /**
  * Does the second SNAT meet every packet, marked or not? Either its rule says so, or an unmarked

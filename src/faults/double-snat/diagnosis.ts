@@ -17,8 +17,13 @@ import type { Defect } from './defect.js';
 import { crossings, identity, needsNoMark, type Crossing } from './crossing.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
-import { snatPath, type KnownPath } from './rules.js';
-import { bystanderClaim, bystanderDoubt, bystanderSummary, isBystander } from './bystander.js';
+import { meets, pathsOf, snatPath, type KnownPath } from './rules.js';
+import {
+  isWithoutRule,
+  translationDoubts,
+  withoutRuleClaim,
+  withoutRuleSummary,
+} from './without-rule.js';
 import { formatEndpoint } from '../../event/headers.js';
 import { HOOKS } from '../../event/names.js';
 import { duration, hex, hex16, toMicroseconds } from '../../explain/wording.js';
@@ -46,8 +51,8 @@ function fromSender(exchange: Case, all: Crossing[], first: Crossing): Diagnosis
   const { world } = sent;
   const subject = subjectOf(exchange);
   const bypass = bypassOf(exchange, all);
-  const rules = snatPath(first.entry, first.startedAt, isBystander(first));
-  const loweredFor = bystanderDoubt(exchange, first);
+  const rules = snatPath(first.entry, first.startedAt, isWithoutRule(first));
+  const loweredFor = translationDoubts(exchange, first);
   const prediction = predict(exchange, all, sent.netns, rules?.path ?? null);
   const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
   const { chain, device } = senderChain(exchange, all, first, defect, rules);
@@ -213,13 +218,16 @@ function senderChain(
 
   const marked = inner.find((o) => o.point === 'mark.set');
   const mark = first.entry?.mark ?? sent.mark;
+  const stranger = isWithoutRule(first);
+  // the rules of a packet that was masqueraded by others' doing are not its own
+  const own = rules && (!stranger || meets(rules.path, mark)) ? rules : null;
   if (marked)
     chain.push({
       claim: 'marked',
       text:
         `In nat/${HOOKS[marked.hook]} on ${node} the ${nounOf(exchange)}'s mark goes from ${hex(marked.beforeMark)} to ${hex(marked.mark)}` +
-        `${rules?.path.marking[0] ? ` (${rules.path.marking[0].text})` : ''}.`,
-      evidence: [...evidence(marked), ...(rules?.path.marking[0] ? rules.evidence : [])],
+        `${own?.path.marking[0] ? ` (${own.path.marking[0].text})` : ''}.`,
+      evidence: [...evidence(marked), ...(own?.path.marking[0] ? own.evidence : [])],
     });
   const firstSnat = [...inner.filter((o) => o.point === 'nat.setup'), first.entry].find((o) =>
     isSourceNated(o),
@@ -229,23 +237,34 @@ function senderChain(
       claim: 'first-snat',
       text:
         `The inner packet is masqueraded: source ${formatEndpoint(firstSnat.ct.original.source)} becomes ${formatEndpoint(firstSnat.ct.reply.destination)}` +
-        `${rules?.path.first ? ` (${rules.path.first.text})` : ''}. This is the first SNAT.`,
-      evidence: [...evidence(firstSnat), ...(rules?.path.first ? rules.evidence : [])],
+        `${own?.path.first ? ` (${own.path.first.text})` : ''}. This is the first SNAT.`,
+      evidence: [...evidence(firstSnat), ...(own?.path.first ? own.evidence : [])],
     });
-  const bystander = isBystander(first);
-  if (first.entry)
-    chain.push({
-      claim: bystander && mark === 0 ? 'encapsulated-unmarked' : 'encapsulated-with-mark',
-      text:
-        bystander && mark === 0
-          ? `${device} encapsulates the ${nounOf(exchange)}. No rule marked it (mark 0x0), so no rule of a second SNAT matches the outer packet.`
-          : `${device} encapsulates the same skb: the conntrack reference goes, the mark ${hex(mark)} stays ` +
-            `(skb_scrub_packet clears it only when it leaves the namespace).`,
-      evidence: evidence(first.entry, first.nat ?? sent),
-    });
+  if (first.entry) {
+    const paths = pathsOf(first.entry, first.startedAt);
+    const noRule = paths?.complete && !paths.list.some((path) => meets(path, mark));
+    chain.push(
+      stranger && mark === 0
+        ? {
+            claim: 'encapsulated-unmarked',
+            text: `${device} encapsulates the ${nounOf(exchange)}, which bears mark 0x0${noRule ? ': no rule that masquerades tunnel packets asks for that' : ''}.`,
+            evidence: [
+              ...evidence(first.entry, first.nat ?? sent),
+              ...(noRule ? paths.evidence : []),
+            ],
+          }
+        : {
+            claim: 'encapsulated-with-mark',
+            text:
+              `${device} encapsulates the same skb: the conntrack reference goes, the mark ${hex(mark)} stays ` +
+              `(skb_scrub_packet clears it only when it leaves the namespace).`,
+            evidence: evidence(first.entry, first.nat ?? sent),
+          },
+    );
+  }
   chain.push(
-    bystander
-      ? bystanderClaim(exchange, first)
+    stranger
+      ? withoutRuleClaim(exchange, first)
       : {
           claim: 'second-snat',
           text:
@@ -282,8 +301,8 @@ function senderChain(
     });
   }
   for (const c of later) {
-    if (!isBystander(c)) continue;
-    const claim = bystanderClaim(exchange, c);
+    if (!isWithoutRule(c)) continue;
+    const claim = withoutRuleClaim(exchange, c);
     chain.push({
       ...claim,
       text: `${claim.text} The checksum is wrong again${likewise([c])}.`,
@@ -294,7 +313,9 @@ function senderChain(
   if (anew[0])
     chain.push({
       claim: 'new-entry-translated-too',
-      text: `${namesOf(exchange, anew)} ${anew.length === 1 ? 'makes a new outer entry' : 'make new outer entries'} (port ${anew[0].expectedPort} becomes ${anew[0].wirePort}), masqueraded as well: the rule asks for no mark that a retransmission would lack${likewise(anew)}.`,
+      text:
+        `${namesOf(exchange, anew)} ${anew.length === 1 ? 'makes a new outer entry' : 'make new outer entries'} (port ${anew[0].expectedPort} becomes ${anew[0].wirePort}), masqueraded as well: ` +
+        `${anew.every((c) => c.entry?.mark === 0) ? 'the rule asks for no mark that a retransmission would lack' : 'its inner entry was made anew, and it marked again'}${likewise(anew)}.`,
       evidence: anew.flatMap((c) => evidence(c.nat, c.sent, c.arrived, c.drop)),
     });
   return { chain, device };
@@ -448,13 +469,16 @@ function summary(
       : 'its absent outer UDP checksum (0) was turned into a wrong one';
   const whom = peerSeen ? 'so the peer dropped it' : 'so the peer must drop it';
   const start =
-    `${bystanderSummary(exchange, first, device) ?? ownSummary(exchange, all, first, device, rules)} ` +
+    `${withoutRuleSummary(exchange, first, device) ?? ownSummary(exchange, all, first, device, rules)} ` +
     `but ${spoiled}, ${whom}.`;
   if (bypass) return `${start} ${bypass.short}`;
   if (exchange.outcome !== 'failed') return start;
-  return needsNoMark(rules?.path ?? null, all)
-    ? `${start} No retransmission escaped: every outer packet is masqueraded, whatever its port and entry.`
-    : `${start} No retransmission escaped: each met the same conntrack entry, which every ${nounOf(exchange)} kept alive${exchange.kind === 'dns-lookup' ? ', and one that came after the entry’s time would be new, marked, and spoiled again' : ''}.`;
+  if (needsNoMark(rules?.path ?? null, all))
+    return `${start} No retransmission escaped: every outer packet is masqueraded, whatever its port and entry.`;
+  const others = all.filter((c) => c.n > first.n && c.outerCt);
+  if (!others.every(({ translation }) => translation?.how === 'own-entry'))
+    return `${start} No retransmission escaped: each had an outer tuple that is translated.`;
+  return `${start} No retransmission escaped: each met the same conntrack entry, which every ${nounOf(exchange)} kept alive${exchange.kind === 'dns-lookup' && first.entry?.mark ? ', and one that came after the entry’s time would be new, marked, and spoiled again' : ''}.`;
 }
 
 /** The summary's start where a rule masqueraded the packet, up to what the SNAT changed. */

@@ -1,13 +1,15 @@
 import type { SnatPath } from '../../event/fact.js';
 import type { Case } from '../../explain/diagnose.js';
 import type { Prediction } from '../../explain/finding.js';
+import { isWithoutRule } from './without-rule.js';
 import { predictRecovery, synGaps } from '../../explain/reading/schedule.js';
 import { needsNoMark, type Crossing } from './crossing.js';
 import { toMicroseconds } from '../../explain/wording.js';
 
 /**
  * When the connect gets through, from the settings that were in force when its first SYN left, and
- * not from what happened then; its socket's SO_TXREHASH counts as it is at each timeout.
+ * not from what happened then; its socket's SO_TXREHASH counts as it is at each timeout. Only the
+ * text tells of chances that came in between.
  *
  * Retransmissions bear no mark, so a rule that asks for one masquerades none of them. Gaps come from
  * the client's own SYN schedule where its namespace is known, else from the SYNs seen so far, doubled
@@ -39,6 +41,14 @@ export function predict(
       recoverAtMs: 'never',
       observedMs,
       text: 'the rule that masquerades the outer packet asks for no mark: every retransmission is masqueraded too, whatever its port and entry',
+    };
+  const [first] = crossings.filter((c) => c.snat);
+  const borrowed = first !== undefined && isWithoutRule(first);
+  if (exchange.kind === 'dns-lookup' && borrowed)
+    return {
+      recoverAtMs: null,
+      observedMs,
+      text: 'a resolver’s repeats keep their socket, so their outer port: when they get through depends on what translates it, not on them',
     };
   if (exchange.kind === 'dns-lookup')
     return {
@@ -75,8 +85,11 @@ export function predict(
       `the hash ${rehashFrom > 1 ? 'stayed at first' : 'was to stay'}${rehash === 0 ? ' (txrehash=0)' : ''} and is a new one from retransmission timeout ${rehashFrom} on` +
       `${rehash === 0 ? ' (SO_TXREHASH was turned on before it)' : ''}, so retransmission ${rehashFrom} ${otherEntry}`;
   else
-    rule = `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s`;
-  const inUse = crossings.some((c) => c.n > rehashFrom && c.snat && c.badChecksum);
+    rule = `the hash stays (${rehash === 0 ? 'txrehash=0' : 'no local socket that could choose another'}), so the same outer entry translates every retransmission until a gap reaches its timeout of ${timeoutS} s${borrowed ? ', if no other flow refreshes it' : ''}`;
+  const inUse = crossings.some(
+    (c) =>
+      c.n > rehashFrom && c.badChecksum && (isWithoutRule(c) || c.translation?.how === 'own-entry'),
+  );
   return {
     recoverAtMs: recoverAtMs === 'never' ? 'never' : toMicroseconds(recoverAtMs),
     observedMs,

@@ -8,22 +8,33 @@ export interface KnownPath {
   evidence: Evidence[];
 }
 
+/** The ways through the rules of the sending node on which packets of a tunnel are masqueraded. */
+interface TunnelPaths {
+  /** for inner packets of the same family */
+  list: SnatPath[];
+  ofTunnel: SnatPath[];
+  /** all rules of the node could be read, and some masquerade packets of this tunnel */
+  complete: boolean;
+  evidence: Evidence[];
+}
+
 /**
- * The ways through the rules of the node on which an outer packet may be masqueraded.
  * @param entry the inner packet, handed to the tunnel device
  * @param at CLOCK_MONOTONIC, ns
  * @returns null when the node's rules were not recorded
  */
-export function knownPaths(
+export function pathsOf(
   { world, netns, ifindex, headers }: Observation,
   at: number,
-): { list: SnatPath[]; evidence: Evidence[] } | null {
+): TunnelPaths | null {
   const known = world.rules(netns, at);
   if (!known) return null;
   const tunnel = world.deviceName(netns, ifindex);
   const family = headers.outer.version === 6 ? 'ip6' : 'ip';
-  const fits = (path: SnatPath) => path.tunnel === tunnel && path.innerFamily === family;
-  return { list: known.fact.paths.filter(fits), evidence: [known.evidence] };
+  const ofTunnel = known.fact.paths.filter((path) => path.tunnel === tunnel);
+  const list = ofTunnel.filter(({ innerFamily }) => innerFamily === family);
+  const complete = known.fact.unread.length === 0 && ofTunnel.length > 0;
+  return { list, ofTunnel, complete, evidence: [known.evidence] };
 }
 
 /** Is a packet with this mark masqueraded on that way? */
@@ -32,18 +43,15 @@ export const meets = (path: SnatPath, mark: number): boolean =>
 
 /**
  * Finds the rules behind a second SNAT: the way through this tunnel for the mark that the packet bore.
- * @param othersMark the translation is another packet's, whose mark is not known
+ * @param others the translation is due to other packets, whose marks are not known
  * @returns null when the node's rules were not recorded, or none of their ways fits
  */
-export function snatPath(
-  entry: Observation | null,
-  at: number,
-  othersMark: boolean,
-): KnownPath | null {
-  const known = entry && knownPaths(entry, at);
+export function snatPath(entry: Observation | null, at: number, others: boolean): KnownPath | null {
+  const known = entry && pathsOf(entry, at);
   if (!known) return null;
   const path =
-    known.list.find(({ mark }) => mark !== 0 && (othersMark || (mark & entry.mark) !== 0)) ??
-    known.list.find(({ mark }) => mark === 0);
+    known.list.find(({ mark }) => (mark & entry.mark) !== 0) ??
+    known.list.find(({ mark }) => mark === 0) ??
+    (others ? known.ofTunnel[0] : undefined);
   return path ? { path, evidence: known.evidence } : null;
 }

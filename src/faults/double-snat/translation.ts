@@ -2,9 +2,10 @@ import type { Case, Entry } from '../../explain/diagnose.js';
 import {
   IPS_CONFIRMED,
   IPS_SRC_NAT,
+  type Conntrack,
   type Observation,
 } from '../../explain/exchanges/observation.js';
-import { knownPaths, meets } from './rules.js';
+import { meets, pathsOf } from './rules.js';
 
 /**
  * How an outer packet came to leave from another port than its hash gave it.
@@ -18,14 +19,22 @@ export type Translation =
   | { how: 'rule' }
   /** the entry that an earlier packet of the exchange left behind translated it again */
   | { how: 'own-entry' }
-  /** the entry was there before the exchange: another flow's outer packets have the same tuple */
-  | { how: 'shared-entry'; other: Entry | null }
+  /** its entry was there before the exchange: an outer packet of another one had the same tuple */
+  | Borrowed<'shared-entry'>
   /**
-   * No rule asked for it, but another flow's outer packets have been given the port that this one has
-   * by nature: answers to both would be alike, so NAT gives it a free one (nf_nat_alloc_null_binding
-   * and get_unique_tuple, net/netfilter/nf_nat_core.c, up to 6.18 at least). null: it was not seen
+   * No rule asked for it, but the port that it has by nature was given to another flow's outer packets:
+   * answers to both would be alike, so NAT gives it a free one (nf_nat_alloc_null_binding and
+   * get_unique_tuple, net/netfilter/nf_nat_core.c, up to 6.18 at least)
    */
-  | { how: 'port-taken'; other: Entry | null };
+  | Borrowed<'port-taken'>
+  /** nothing that was recorded says why */
+  | { how: 'unknown' };
+
+/** `other`: the entry that brought it about; null: it was not seen. */
+interface Borrowed<How> {
+  how: How;
+  other: Entry | null;
+}
 
 /** An attempt's outer packet at the sending node. */
 export interface OuterPacket {
@@ -35,36 +44,57 @@ export interface OuterPacket {
   nat: Observation | null;
   /** it leaves */
   sent: Observation | null;
+  ct: Conntrack | null;
   startedAt: number;
 }
 
-/** Was the outer entry made for this packet? `own`: an earlier packet of the exchange bore the same. */
-export function madeFor(exchange: Case, { entry, nat, sent }: OuterPacket, own: boolean): boolean {
-  if (own) return false;
+/**
+ * Was the outer entry made for this packet?
+ * @returns null: not known, for NAT's hooks were not seen and nothing of the entry was before
+ */
+export function madeFor(exchange: Case, packet: OuterPacket): boolean | null {
+  const { nat } = packet;
   if (nat?.ct) return (nat.ct.status & IPS_CONFIRMED) === 0;
-  if (!sent?.ct) return false;
-  const seen = exchange.entryOf(sent);
-  return seen === null || seen.firstSeen >= (entry ?? sent).time;
+  if (!packet.ct || seenBefore(exchange, packet)) return false;
+  // what NAT makes for a tunnel's packet is told, even where it translates nothing
+  return exchange.attached('nat.setup') && exchange.lostEvents === 0 ? false : null;
 }
 
-/** @returns null when it was not translated, as far as was seen */
+/**
+ * @param made what madeFor says
+ * @param spared an unmarked packet of the exchange was seen to make an entry without being translated
+ * @returns null when it was not translated, as far as was seen
+ */
 export function translationOf(
   exchange: Case,
   packet: OuterPacket,
-  { own, made }: { own: boolean; made: boolean },
+  { made, spared }: { made: boolean | null; spared: boolean },
 ): Translation | null {
-  const last = packet.sent ?? packet.nat;
-  if (!last?.ct || (last.ct.status & IPS_SRC_NAT) === 0) return null;
-  if (own) return { how: 'own-entry' };
-  const begun = (packet.entry ?? last).time;
-  const seenBefore = (other: Entry | null | undefined) =>
-    other && other.firstSeen < begun ? other : null;
-  if (!made) return { how: 'shared-entry', other: seenBefore(exchange.entryOf(last)) };
+  const { ct, entry, sent, nat, startedAt } = packet;
+  if (!ct || (ct.status & IPS_SRC_NAT) === 0) return null;
+  const before = seenBefore(exchange, packet);
+  if (before || made === false) return { how: 'shared-entry', other: before };
 
-  const { entry } = packet;
-  const paths = entry && knownPaths(entry, packet.startedAt);
-  if (!entry || (paths ? paths.list.some((path) => meets(path, entry.mark)) : entry.mark !== 0))
+  const mark = entry?.mark ?? null;
+  const paths = entry && pathsOf(entry, startedAt);
+  const complete = paths?.complete ?? false;
+  if (paths?.list.some((path) => meets(path, mark ?? 0)) || (mark !== 0 && !complete))
     return { how: 'rule' };
-  const other = seenBefore(exchange.rivals(last, 'untranslated').at(-1));
-  return other || paths?.list.length ? { how: 'port-taken', other } : { how: 'rule' };
+  const begun = begunAt(packet);
+  const other = exchange
+    .rivals((sent ?? nat)!, 'untranslated')
+    .findLast(({ firstSeen }) => firstSeen < begun);
+  if (other || (made && complete)) return { how: 'port-taken', other: other ?? null };
+  return made && !complete && !spared ? { how: 'rule' } : { how: 'unknown' };
 }
+
+/** Was an entry seen before it came into the table? Else nobody knows how long it had been there. */
+export const isSeenMade = ({ firstSeen, insertedAt }: Entry): boolean => insertedAt !== firstSeen;
+
+/** The packet's entry, if another exchange's packets had shown it before. */
+function seenBefore(exchange: Case, packet: OuterPacket): Entry | null {
+  const seen = exchange.entryOf((packet.sent ?? packet.nat)!);
+  return seen && seen.firstSeen < begunAt(packet) ? seen : null;
+}
+
+const begunAt = ({ entry, sent, nat }: OuterPacket): number => (entry ?? sent ?? nat)!.time;
