@@ -51,7 +51,8 @@ export async function measureExplain(
   const records = batches.reduce((sum, { count }) => sum + count, 0);
   const bytes = batches.reduce((sum, batch) => sum + batch.bytes.length, 0);
   const check = (findings: number) => {
-    if (findings !== faulty) throw new Error(`${findings} of ${faulty} faults were found`);
+    // some healthy ones may meet what a faulty one left in conntrack's table
+    if (findings < faulty) throw new Error(`${findings} of ${faulty} faults were found`);
   };
 
   const works: { about: string; what: string; run: () => Promise<void> }[] = [

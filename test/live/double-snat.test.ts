@@ -224,15 +224,20 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
 
   test('twenty at once, half of them healthy: one cause, each with its own attempts', async () => {
     const report = await doubleSnatLab({ clients: 10, healthy: 10 });
-    assert.equal(report.findings.length, 10);
     assert.equal(new Set(report.findings.map((f) => f.cause)).size, 1);
-    assert.deepEqual(
-      new Set(report.findings.map((f) => f.subject.client)),
-      new Set(report.clients.filter((c) => c.purpose === 'faulty').map((c) => c.source)),
-    );
-    for (const finding of report.findings) {
-      assert.equal(finding.attempts.length, 2);
-      assert.equal(finding.bypass?.why, 'rehash');
+    const found = new Map(report.findings.map((f) => [f.subject.client, f]));
+    assert.equal(found.size, report.findings.length);
+    // one or two runs in a hundred have flows that meet by chance at an outer port, and are told so
+    const met = ({ chain }: Finding) =>
+      chain.some(({ claim }) => claim === 'entry-of-another' || claim === 'outer-port-taken');
+    assert.ok(report.findings.filter(met).length <= 2);
+    for (const { purpose, source, connectMs } of report.clients) {
+      const finding = found.get(source ?? '');
+      if (purpose === 'faulty' || finding) {
+        assert.equal(finding?.bypass?.why, 'rehash');
+        assert.equal(finding.confidence, 'proved');
+        assert.ok(met(finding) || (purpose === 'faulty' && finding.attempts.length === 2));
+      } else assert.ok(connectMs! < 500, `${connectMs} ms`);
     }
     assert.deepEqual(report.unexplained, []);
   });
