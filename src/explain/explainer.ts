@@ -1,32 +1,21 @@
-import { addressNumber, AT, Cursor } from '../event/cursor.js';
+import { AT, Cursor } from '../event/cursor.js';
 import { EVENT_THINNED, EVENT_TUNNEL } from '../event/flags.js';
-import {
-  formatEndpoint,
-  Headers,
-  IPPROTO_TCP,
-  IPPROTO_UDP,
-  keyEndpoints,
-  reverseKey,
-} from '../event/headers.js';
+import { formatEndpoint, Headers, IPPROTO_TCP, IPPROTO_UDP } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import { clockOffsets } from '../session/merge.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
-import { ConntrackEntries, type SeenEntry } from './exchanges/conntrack-entries.js';
+import { ConntrackEntries } from './exchanges/conntrack-entries.js';
 import { countersRisen, passedBy, SAMPLED_AFTER, type Passed } from './counters.js';
-import type { Case, Diagnoser, Entry, EntryEnd, Upstream } from './diagnose.js';
+import type { Case, Diagnoser, Upstream } from './diagnose.js';
+import { entryAnswers, type EntryAnswers } from './entry-answers.js';
 import { inferReason } from './reading/drop-reason.js';
 import type { Exchange } from './exchanges/exchange.js';
-import type { Evidence, Finding, Lost, Report, Subject, Unexplained } from './finding.js';
+import type { Finding, Lost, Report, Subject, Unexplained } from './finding.js';
 import { HeldExchanges } from './exchanges/held-exchanges.js';
 import { JudgementPace } from './exchanges/judgement-pace.js';
 import { Line } from './exchanges/line.js';
-import {
-  IPS_SRC_NAT,
-  isAtFunction,
-  type Conntrack,
-  type Observation,
-} from './exchanges/observation.js';
+import { IPS_SRC_NAT, isAtFunction, type Observation } from './exchanges/observation.js';
 import { DnsLookups, Lookup } from './exchanges/dns-lookups.js';
 import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
@@ -126,6 +115,7 @@ interface Span {
 export class Explainer implements Registry {
   private readonly sources: Source[];
   private readonly worlds: World[];
+  private readonly entryAnswers: EntryAnswers;
   private readonly headers = new Headers();
   private readonly held: HeldExchanges;
   /** those that ended as they should not have, by when they are judged at last */
@@ -194,6 +184,7 @@ export class Explainer implements Registry {
       };
     });
     this.worlds = [...byBoot.values()].map((machine) => machine.world);
+    this.entryAnswers = entryAnswers(this.sources);
   }
 
   /**
@@ -595,10 +586,7 @@ export class Explainer implements Registry {
         const { backend, time, session, seq } = known;
         return { backend, time, evidence: { session: sources[session]!.id, seq } };
       },
-      entryOf: (observation) => this.entryOf(observation),
-      rivals: (observation, which) => this.rivals(observation, which),
-      portHolders: (observation) => this.portHolders(observation),
-      deletionOf: (observation, to) => this.deletionOf(observation, to),
+      ...this.entryAnswers,
       entryMakers: (netns) =>
         sources.find((s) => s.world === (first?.world ?? this.worlds[0]))!.entries.makers(netns),
       outcome: exchange.outcome,
@@ -622,72 +610,6 @@ export class Explainer implements Registry {
     };
   }
 
-  private deletionOf({ ct, time, evidence }: Observation, to: number): EntryEnd | null {
-    if (!ct) return null;
-    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    const address = addressOf(ct);
-    const deletion = entries.deletionOf(address, ct.originalKey, time, to);
-    if (!deletion) return null;
-    const { time: at, pid, session, seq } = deletion;
-    return { time: at, pid, evidence: { session: this.sources[session]!.id, seq } };
-  }
-
-  private entryOf(observation: Observation): Entry | null {
-    const { ct } = observation;
-    if (!ct) return null;
-    const address = addressOf(ct);
-    const seen = this.entriesLike(observation, ct.originalKey).findLast(
-      (entry) => entry.address === address && entry.replyKey === ct.replyKey,
-    );
-    return seen ? this.known(seen) : null;
-  }
-
-  private rivals(observation: Observation, which: 'original' | 'reply' | 'untranslated'): Entry[] {
-    const { ct } = observation;
-    if (!ct) return [];
-    const { originalKey, replyKey } = ct;
-    const tuple = { original: originalKey, reply: replyKey, untranslated: reverseKey(originalKey) }[
-      which
-    ];
-    const address = addressOf(ct);
-    return this.entriesLike(observation, tuple)
-      .filter((other) =>
-        which === 'original'
-          ? other.originalKey === tuple && other.address !== address
-          : other.replyKey === tuple && other.originalKey !== originalKey,
-      )
-      .map((other) => this.known(other));
-  }
-
-  /** The entries with this tuple, in either direction, where the observation's packet has its own. */
-  private entriesLike({ ct, netns, evidence }: Observation, tuple: string): readonly SeenEntry[] {
-    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    const { zone, protocol } = ct!;
-    return entries.having({ netns, zone, protocol }, tuple);
-  }
-
-  private portHolders({ ct, netns, evidence }: Observation): Entry[] {
-    if (!ct) return [];
-    const { entries } = this.sources.find((source) => source.id === evidence.session)!;
-    return entries
-      .besides({ netns, zone: ct.zone, protocol: ct.protocol }, ct.replyKey)
-      .map((other) => this.known(other));
-  }
-
-  private known(entry: SeenEntry): Entry {
-    const proof = (at: SeenEntry['inserted']): Evidence[] =>
-      at ? [{ session: this.sources[at.session]!.id, seq: at.seq }] : [];
-    return {
-      original: keyEndpoints(entry.originalKey),
-      reply: keyEndpoints(entry.replyKey),
-      firstSeen: entry.firstSeen,
-      lastSeen: entry.lastSeen,
-      insertedAt: entry.insertedAt,
-      translated: proof(entry.translated),
-      inserted: proof(entry.inserted),
-    };
-  }
-
   /** Losses are reported about once a second: one a second later may lie in the window too. */
   private lostBetween(from: number, to: number): number {
     let events = 0;
@@ -704,8 +626,6 @@ export class Explainer implements Registry {
     return new Date(exchange.startedAt / 1e6 + this.sources[0]!.realtimeMs).toISOString();
   }
 }
-
-const addressOf = ({ id }: Conntrack): number => addressNumber(BigInt(`0x${id}`));
 
 function sum(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((a, b) => a + b, 0);
