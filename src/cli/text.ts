@@ -169,7 +169,7 @@ function outerPortText({ outerPort }: FindingAttempt): string {
 function outerConntrackText({ outerConntrack }: FindingAttempt): string {
   if (outerConntrack === null) return '–';
   const { state, snat, ageMs } = outerConntrack;
-  return `${state}${snat ? ', SNAT' : ''}${state === 'existing' ? `, ${duration(ageMs)} old` : ''}`;
+  return `${state}${snat ? ', SNAT' : ''}${state === 'existing' && ageMs !== null ? `, ${duration(ageMs)} old` : ''}`;
 }
 
 function checksumText({ checksum }: FindingAttempt): string {

@@ -69,7 +69,8 @@ export interface FindingAttempt {
     id: string;
     state: 'new' | 'existing';
     snat: boolean;
-    ageMs: number;
+    /** since it was first seen; null: it was there before that */
+    ageMs: number | null;
   } | null;
   /**
    * of the outer UDP header, `before` the second source NAT; of whatever header a device spoiled,

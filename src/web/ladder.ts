@@ -252,7 +252,7 @@ function facts(attempt: FindingAttempt, columns: Columns): HTMLElement | null {
   }
   if (outerConntrack) {
     const { state, snat, ageMs } = outerConntrack;
-    const age = state === 'existing' ? `, ${duration(ageMs)} old` : '';
+    const age = state === 'existing' && ageMs !== null ? `, ${duration(ageMs)} old` : '';
     cell('outer conntrack', snat ? 'odd' : null, together(`${state}${age}${snat ? ', SNAT' : ''}`));
   }
   if (checksum) {

@@ -13,6 +13,7 @@ function attempt(exchange: Case, c: Crossing, all: readonly Crossing[]): Finding
     ? all.find((other) => other.outerCt && identity(other.outerCt) === identity(c.outerCt!))!
     : null;
   const shared = own?.translation?.how === 'shared-entry' ? own.translation.other : null;
+  const since = shared?.firstSeen ?? (own?.newEntry ? (own.nat ?? own.sent)!.time : null);
   return {
     n: c.n,
     what: whatOf(exchange, c.n),
@@ -24,9 +25,7 @@ function attempt(exchange: Case, c: Crossing, all: readonly Crossing[]): Finding
       id: c.outerCt.id,
       state: c.newEntry ? 'new' : 'existing',
       snat: c.snat,
-      ageMs: toMicroseconds(
-        ((c.sent ?? c.nat)!.time - (shared?.firstSeen ?? (own!.nat ?? own!.sent)!.time)) / 1e6,
-      ),
+      ageMs: since === null ? null : toMicroseconds(((c.sent ?? c.nat)!.time - since) / 1e6),
     },
     checksum: c.checksum,
     fate: c.fate,

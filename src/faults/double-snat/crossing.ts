@@ -4,12 +4,11 @@ import type { FindingAttempt } from '../../explain/finding.js';
 import type { SnatPath } from '../../event/fact.js';
 import {
   CHECKSUM_PARTIAL,
-  IPS_SRC_NAT,
   type Conntrack,
   type Observation,
 } from '../../explain/exchanges/observation.js';
 import { isRequest } from '../../explain/reading/attempts.js';
-import { madeFor, translationOf, type Translation } from './translation.js';
+import { isSnat, madeFor, translationOf, type Translation } from './translation.js';
 
 /** How one SYN crossed, or failed to cross, the tunnel: the events that matter and what they show. */
 export interface Crossing {
@@ -66,9 +65,12 @@ export function crossings(exchange: Case): Crossing[] {
     const ct = sent?.ct ?? nat?.ct ?? null;
     return { entry, nat, sent, ct, startedAt, mine, there };
   });
-  const spared = packets.some(
-    (packet) => packet.entry?.mark === 0 && !isSnat(packet.ct) && madeFor(exchange, packet),
-  );
+  const unmarked = packets.filter(({ entry, ct }) => entry?.mark === 0 && ct !== null);
+  const translated = unmarked.filter(({ ct }) => isSnat(ct));
+  const besides = {
+    spared: unmarked.some((packet) => !isSnat(packet.ct) && madeFor(exchange, packet) !== false),
+    repeated: new Set(translated.map(({ ct }) => ct!.originalKey)).size > 1,
+  };
   const seenEntries = new Set<string>();
   return packets.map((packet, i) => {
     const { entry, nat, sent, ct, startedAt, mine, there } = packet;
@@ -82,7 +84,7 @@ export function crossings(exchange: Case): Crossing[] {
     if (ct) seenEntries.add(identity(ct));
     const made = own ? false : madeFor(exchange, packet);
     const translation: Translation | null =
-      own && isSnat(ct) ? { how: 'own-entry' } : translationOf(exchange, packet, { made, spared });
+      own && isSnat(ct) ? { how: 'own-entry' } : translationOf(exchange, packet, made, besides);
     const checksum = wire ? checksumOf(wire, nat) : null;
     const badChecksum =
       checksum !== null &&
@@ -110,7 +112,7 @@ export function crossings(exchange: Case): Crossing[] {
       drop,
       wire,
       outerCt: ct,
-      newEntry: ct !== null && made !== false,
+      newEntry: ct !== null && made !== false && translation?.how !== 'unknown',
       snat: isSnat(ct),
       translation,
       expectedPort: ct?.original.source.port ?? null,
@@ -122,15 +124,19 @@ export function crossings(exchange: Case): Crossing[] {
   });
 }
 
-const isSnat = (ct: Conntrack | null): boolean => ct !== null && (ct.status & IPS_SRC_NAT) !== 0;
+/** Was an unmarked packet seen to pass without being translated, though its entry may be new? */
+export const isSpared = (crossings: readonly Crossing[]): boolean =>
+  crossings.some((c) => c.entry?.mark === 0 && c.newEntry && !c.snat);
 
 /**
  * Does the second SNAT meet every packet, marked or not? Either its rule says so, or an unmarked
- * packet was seen to be translated by a rule.
+ * packet was translated that nothing but a rule explains; unless another one was spared.
  */
 export function needsNoMark(path: SnatPath | null, crossings: readonly Crossing[]): boolean {
   return (
-    path?.mark === 0 || crossings.some((c) => c.translation?.how === 'rule' && c.entry?.mark === 0)
+    !isSpared(crossings) &&
+    (path?.mark === 0 ||
+      crossings.some((c) => c.translation?.how === 'rule' && c.entry?.mark === 0))
   );
 }
 

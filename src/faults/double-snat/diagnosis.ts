@@ -12,7 +12,8 @@ export const doubleSnat: Diagnoser = {
 
   diagnose(exchange) {
     const all = crossings(exchange);
-    const first = all.find((c) => c.badChecksum && c.fate !== 'delivered');
+    const broken = all.filter((c) => c.badChecksum && c.fate !== 'delivered');
+    const first = broken.find((c) => c.sent) ?? broken[0];
     if (!first) return null;
     return first.sent ? fromSender(exchange, all, first) : fromReceiver(exchange, all, first);
   },

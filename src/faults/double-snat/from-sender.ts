@@ -10,7 +10,7 @@ import { subjectOf } from '../../explain/reading/subject.js';
 import { hex, hex16 } from '../../explain/wording.js';
 import { attemptsOf } from './attempts.js';
 import { bypassOf } from './bypass.js';
-import { needsNoMark, type Crossing } from './crossing.js';
+import { isSpared, needsNoMark, type Crossing } from './crossing.js';
 import { defectOf, type Defect } from './defect.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
@@ -31,8 +31,14 @@ export function fromSender(exchange: Case, all: Crossing[], first: Crossing): Di
   const { world } = sent;
   const subject = subjectOf(exchange);
   const bypass = bypassOf(exchange, all);
-  const rules = snatPath(first.entry, first.startedAt, isWithoutRule(first));
-  const loweredFor = translationDoubts(exchange, first);
+  const spared = isSpared(all);
+  const others = isWithoutRule(first);
+  const rules = snatPath(first.entry, first.startedAt, { spared, others });
+  const loweredFor = translationDoubts(exchange, first, spared);
+  const anyMark =
+    first.translation?.how === 'unknown' && rules === null
+      ? null
+      : needsNoMark(rules?.path ?? null, all);
   const prediction = predict(exchange, all, sent.netns, rules?.path ?? null);
   const peerSeen = all.some((c) => c.arrived !== null || c.exit !== null);
   const { chain, device } = senderChain(exchange, all, first, defect, rules);
@@ -42,8 +48,10 @@ export function fromSender(exchange: Case, all: Crossing[], first: Crossing): Di
       chain.push({
         claim: 'retransmission-unmarked',
         text:
-          `${nameOf(exchange, through.n)} belongs to the inner entry that ${nameOf(exchange, 1)} made: nat rules run only for the first packet of an entry, ` +
-          `so nothing marks it and it enters the tunnel with mark ${hex(through.entry.mark)}. The rule of the second SNAT does not match it.`,
+          others && first.entry?.mark === 0
+            ? `${nameOf(exchange, through.n)} enters the tunnel with mark ${hex(through.entry.mark)}, as ${nameOf(exchange, first.n)} did.`
+            : `${nameOf(exchange, through.n)} belongs to the inner entry that ${nameOf(exchange, 1)} made: nat rules run only for the first packet of an entry, ` +
+              `so nothing marks it and it enters the tunnel with mark ${hex(through.entry.mark)}. The rule of the second SNAT does not match it.`,
         evidence: evidenceOf(through.entry),
       });
     chain.push({ claim: 'bypass', text: bypass.text, evidence: bypass.evidence });
@@ -68,7 +76,7 @@ export function fromSender(exchange: Case, all: Crossing[], first: Crossing): Di
       defect,
       { device, port: sent.headers.outer.dport, outerFamily: outerFamily(sent) },
       rules?.path ?? null,
-      needsNoMark(rules?.path ?? null, all),
+      anyMark,
     ),
   };
 }
@@ -113,13 +121,13 @@ function senderChain(
       evidence: [...evidenceOf(firstSnat), ...(own?.path.first ? own.evidence : [])],
     });
   if (first.entry) {
-    const paths = pathsOf(first.entry, first.startedAt);
+    const paths = pathsOf(first.entry, first.startedAt, isSpared(all));
     const noRule = paths?.complete && !paths.list.some((path) => meets(path, mark));
     chain.push(
       stranger && mark === 0
         ? {
             claim: 'encapsulated-unmarked',
-            text: `${device} encapsulates the ${nounOf(exchange)}, which bears mark 0x0${noRule ? ': no rule that masquerades tunnel packets asks for that' : ''}.`,
+            text: `${device} encapsulates the ${nounOf(exchange)}, which bears mark 0x0${noRule ? ': no rule that was found gives such a packet of the tunnel another port' : ''}.`,
             evidence: [
               ...evidenceOf(first.entry, first.nat ?? sent),
               ...(noRule ? paths.evidence : []),
@@ -284,8 +292,12 @@ function summary(
   if (exchange.outcome !== 'failed') return start;
   if (needsNoMark(rules?.path ?? null, all))
     return `${start} No retransmission escaped: every outer packet is masqueraded, whatever its port and entry.`;
-  const others = all.filter((c) => c.n > first.n && c.outerCt);
-  if (!others.every(({ translation }) => translation?.how === 'own-entry'))
+  const later = all.filter((c) => c.n > first.n && c.wire);
+  const intact = later.filter((c) => !c.badChecksum);
+  if (intact.length > 0)
+    return `${start} ${namesOf(exchange, intact)} left with a right checksum: what became of ${intact.length === 1 ? 'it' : 'them'} has another cause.`;
+  if (later.length === 0) return start;
+  if (!later.every(({ translation }) => translation?.how === 'own-entry'))
     return `${start} No retransmission escaped: each had an outer tuple that is translated.`;
   return `${start} No retransmission escaped: each met the same conntrack entry, which every ${nounOf(exchange)} kept alive${exchange.kind === 'dns-lookup' && first.entry?.mark ? ', and one that came after the entry’s time would be new, marked, and spoiled again' : ''}.`;
 }

@@ -44,6 +44,12 @@ export function predict(
     };
   const [first] = crossings.filter((c) => c.snat);
   const borrowed = first !== undefined && isWithoutRule(first);
+  if (first?.translation?.how === 'unknown' && path === null)
+    return {
+      recoverAtMs: null,
+      observedMs,
+      text: 'what translates the outer packets is not known: a rule that asks for no mark would translate every one',
+    };
   if (exchange.kind === 'dns-lookup' && borrowed)
     return {
       recoverAtMs: null,

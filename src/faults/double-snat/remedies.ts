@@ -6,19 +6,19 @@ import type { Defect } from './defect.js';
  * What cures the fault on the sending node, the surest first; says too what does not.
  * @param tunnel its device there, null where not known, its UDP port, and the family of its packets
  * @param path the way through the node's rules, null where not known
- * @param anyMark the second SNAT meets marked and unmarked packets
+ * @param anyMark the second SNAT meets marked and unmarked packets; null: not known
  */
 export function remedies(
   defect: Defect,
   tunnel: { device: string | null; port: number | null; outerFamily: 'ip' | 'ip6' },
   path: SnatPath | null,
-  anyMark = path?.mark === 0,
+  anyMark: boolean | null = path?.mark === 0,
 ): Remedy[] {
   const device = tunnel.device ?? '<tunnel device>';
   const port = tunnel.port ?? '<tunnel port>';
   const iptables = tunnel.outerFamily === 'ip6' ? 'ip6tables' : 'iptables';
   return [
-    rulesRemedy(path, port, anyMark),
+    ...(anyMark === null ? [] : [rulesRemedy(path, port, anyMark)]),
     {
       what: 'until the rules are mended: let the tunnel’s packets pass nat/POSTROUTING untouched',
       command: `${iptables} -t nat -I POSTROUTING -p udp --dport ${port} -j ACCEPT`,

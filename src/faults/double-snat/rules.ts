@@ -13,7 +13,7 @@ interface TunnelPaths {
   /** for inner packets of the same family */
   list: SnatPath[];
   ofTunnel: SnatPath[];
-  /** all rules of the node could be read, and some masquerade packets of this tunnel */
+  /** all rules of the node could be read, and these are the ways on which a free port is changed too */
   complete: boolean;
   evidence: Evidence[];
 }
@@ -21,17 +21,21 @@ interface TunnelPaths {
 /**
  * @param entry the inner packet, handed to the tunnel device
  * @param at CLOCK_MONOTONIC, ns
+ * @param spared an unmarked packet was seen to pass: no way without a mark is one
  * @returns null when the node's rules were not recorded
  */
 export function pathsOf(
   { world, netns, ifindex, headers }: Observation,
   at: number,
+  spared: boolean,
 ): TunnelPaths | null {
   const known = world.rules(netns, at);
   if (!known) return null;
   const tunnel = world.deviceName(netns, ifindex);
   const family = headers.outer.version === 6 ? 'ip6' : 'ip';
-  const ofTunnel = known.fact.paths.filter((path) => path.tunnel === tunnel);
+  const ofTunnel = known.fact.paths.filter(
+    (path) => path.tunnel === tunnel && !(spared && path.mark === 0),
+  );
   const list = ofTunnel.filter(({ innerFamily }) => innerFamily === family);
   const complete = known.fact.unread.length === 0 && ofTunnel.length > 0;
   return { list, ofTunnel, complete, evidence: [known.evidence] };
@@ -43,11 +47,16 @@ export const meets = (path: SnatPath, mark: number): boolean =>
 
 /**
  * Finds the rules behind a second SNAT: the way through this tunnel for the mark that the packet bore.
+ * @param spared see pathsOf
  * @param others the translation is due to other packets, whose marks are not known
  * @returns null when the node's rules were not recorded, or none of their ways fits
  */
-export function snatPath(entry: Observation | null, at: number, others: boolean): KnownPath | null {
-  const known = entry && pathsOf(entry, at);
+export function snatPath(
+  entry: Observation | null,
+  at: number,
+  { spared, others }: { spared: boolean; others: boolean },
+): KnownPath | null {
+  const known = entry && pathsOf(entry, at, spared);
   if (!known) return null;
   const path =
     known.list.find(({ mark }) => (mark & entry.mark) !== 0) ??

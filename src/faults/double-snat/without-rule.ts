@@ -46,8 +46,7 @@ const CLAIMS = {
 function reason(exchange: Case, c: Crossing, translation: WithoutRule): string {
   const name = nameOf(exchange, c.n);
   const gives = `The hash of ${name} gives it outer port ${c.expectedPort}`;
-  const alike =
-    'answers to both would be alike, so NAT, which no rule asked to, gives it a free one';
+  const alike = 'answers to both would be alike, so NAT gives it a free one';
   switch (translation.how) {
     case 'shared-entry': {
       const { other } = translation;
@@ -55,13 +54,13 @@ function reason(exchange: Case, c: Crossing, translation: WithoutRule): string {
       if (!other)
         return `The outer tuple of ${name} has a conntrack entry already, which was not seen being made. It bears a SNAT, and ${translates}`;
       return isSeenMade(other)
-        ? `${gives}, as an earlier packet’s did that was masqueraded ${ageOf(other, c)} before (${hopText(other)}). That one’s conntrack entry is there still, and ${translates}`
+        ? `${gives}, as an earlier packet’s did that was translated ${ageOf(other, c)} before (${hopText(other)}). That one’s conntrack entry is there still, and ${translates}`
         : `${gives}. That tuple has had a conntrack entry with a SNAT for ${ageOf(other, c)} at least (${hopText(other)}), and it ${translates}`;
     }
     case 'port-taken':
       return translation.other
-        ? `${gives}, which was given to another flow’s packets (${hopText(translation.other)}, seen ${ageOf(translation.other, c)} before): ${alike} (null binding)`
-        : `${gives}, and no rule that was read masquerades it. So another flow’s packets must have been given that port: ${alike} (null binding)`;
+        ? `${gives}, which was given to another flow’s packets (${hopText(translation.other)}, seen ${ageOf(translation.other, c)} before): ${alike}`
+        : `${gives}, and no rule that was found changes that. So another flow’s packets must have been given that port: ${alike}`;
     case 'unknown':
       return `The outer packet of ${name} is translated, though no rule is known that asks for it. A rule may, or a conntrack entry of an earlier packet with its tuple, or another flow has its port`;
   }
@@ -77,39 +76,44 @@ export function withoutRuleSummary(exchange: Case, c: Crossing, device: string):
   switch (translation.how) {
     case 'shared-entry':
       return translation.other && isSeenMade(translation.other)
-        ? `On ${node} ${packet} has the outer tuple of an earlier one, which was masqueraded by a second SNAT: that one’s conntrack entry ${changed}`
+        ? `On ${node} ${packet} has the outer tuple of an earlier one, which was translated: that one’s conntrack entry ${changed}`
         : `On ${node} ${packet} met a conntrack entry with a SNAT that was there before: it ${changed}`;
     case 'port-taken':
-      return translation.other
-        ? `On ${node} no rule masquerades ${packet}, but its source port was taken: another flow’s packets had been given it. NAT ${changed}`
-        : `On ${node} no rule masquerades ${packet}, so its source port must have been another flow’s: NAT ${changed}`;
+      return `On ${node} ${packet} could not keep its source port, which ${translation.other ? 'had been given' : 'must have been given'} to another flow’s packets: NAT ${changed}`;
     case 'unknown':
       return `On ${node} ${packet} was source-NATed, and nothing that was recorded says why: NAT ${changed}`;
   }
 }
 
-/** Why it is not proved what brought the translation about; empty where it is. */
-export function translationDoubts(exchange: Case, c: Crossing): string[] {
-  const translation = c.translation;
-  const paths = c.entry && pathsOf(c.entry, c.startedAt);
+/**
+ * Why it is not proved what brought the translation about; empty where it is.
+ * @param spared see pathsOf
+ */
+export function translationDoubts(exchange: Case, c: Crossing, spared: boolean): string[] {
+  const { translation } = c;
+  const name = nameOf(exchange, c.n);
+  const paths = c.entry && pathsOf(c.entry, c.startedAt, spared);
   const unread = paths?.complete
     ? []
     : [
-        `${paths ? 'not all rules of the node are known' : 'the rules of the node were not recorded'}: that ${translation?.how === 'rule' ? 'one' : 'none'} of them masquerades the outer packet without asking for a mark is inferred`,
+        `${paths ? 'not all ways through the rules of the node are known' : 'the rules of the node were not recorded'}: that ${translation?.how === 'rule' ? 'one' : 'none'} of them masquerades the outer packet without asking for a mark is inferred`,
       ];
   switch (translation?.how) {
     case 'shared-entry':
       return translation.other && isSeenMade(translation.other)
         ? []
         : [
-            `the conntrack entry that translated ${nameOf(exchange, c.n)} was not seen being made: it may be of an earlier packet of the same flow, or of another’s`,
+            `the conntrack entry that translated ${name} was not seen being made: it may be of an earlier packet of the same flow, or of another’s`,
           ];
     case 'port-taken':
-      return translation.other
-        ? unread
-        : [`the flow that has outer port ${c.expectedPort} was not seen`];
+      return [
+        ...(translation.other
+          ? unread
+          : [`the flow that has outer port ${c.expectedPort} was not seen`]),
+        ...(c.nat ? [] : [`that the conntrack entry was made for ${name} was not seen`]),
+      ];
     case 'unknown':
-      return [`what translated the outer packet of ${nameOf(exchange, c.n)} was not seen`];
+      return [`what translated the outer packet of ${name} was not seen`];
     case 'rule':
       return c.entry?.mark === 0 && !paths?.list.some(({ mark }) => mark === 0) ? unread : [];
     default:
