@@ -83,7 +83,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
     before.startedAt,
   );
   const timeoutMs = setting != null ? setting * 1000 : remaining;
-  if (known && through.newEntry && timeoutMs !== null) {
+  if (known && sameTuple && !sameEntry && timeoutMs !== null) {
     if (through.entry !== null && through.entry.mark !== 0 && !through.snat)
       return {
         ...base,
