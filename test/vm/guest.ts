@@ -68,7 +68,7 @@ export async function runInGuest(
       if (result) return result;
       if (boot === BOOTS)
         throw new Error(
-          `${kernel.release} does not boot: ${(await consoleOf(folder)) || 'it says nothing'}`,
+          `${kernel.release} was booted ${BOOTS} times in vain: ${(await consoleOf(folder)) || 'it says nothing'}`,
         );
     }
   } finally {
