@@ -126,7 +126,7 @@ function seenBefore(exchange: Case, packet: OuterPacket): Entry | null {
   return seen && seen.firstSeen < begunAt(packet) ? seen : null;
 }
 
-const begunAt = ({ entry, sent, nat }: OuterPacket): number => (entry ?? sent ?? nat)!.time;
+const begunAt = ({ entry, startedAt }: OuterPacket): number => entry?.time ?? startedAt;
 
 /** The event that shows the outer entry. */
 const bearer = ({ sent, nat }: OuterPacket): Observation => (sent?.ct ? sent : nat)!;
