@@ -48,7 +48,7 @@ export function nodeAddress(node: NodeNumber, family: Family): string {
   return family === 'ipv6' ? `fd00:192:168:100::${node}` : `192.168.100.${node}`;
 }
 
-/** udp_flow_src_port (include/net/udp_tunnel.h) leaves out the upper end. */
+/** udp_flow_src_port (include/net/udp_tunnel.h) leaves out the upper end, but 7.2 does not: one port more there. */
 function sourcePortsOf({ sourcePorts: ports }: Tunnel): string {
   return ports === undefined ? '' : ` srcport ${FIRST_SOURCE_PORT} ${FIRST_SOURCE_PORT + ports}`;
 }

@@ -104,7 +104,7 @@ export const SETTINGS = [
     kind: 'number',
     default: null,
     range: [1, 20000],
-    help: 'how many source ports a VXLAN tunnel chooses from (srcport): of few, flows share one, and an entry of conntrack',
+    help: 'how many source ports a VXLAN tunnel chooses from (srcport; 7.2 takes one more): of few, flows share one, and an entry of conntrack',
   },
   {
     key: 'tunnelDevice',
