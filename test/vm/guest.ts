@@ -105,7 +105,10 @@ async function bootOnce(
     const read = (name: string) => readFile(path.join(folder, name), 'utf8').catch(() => '');
     const status = await read('status');
     if (status === '') {
-      if (EMULATORS_FAULT.test(await read('console'))) return null;
+      if (EMULATORS_FAULT.test(await read('console'))) {
+        console.error(`guest ${kernel.release} fell to the emulator's int3`);
+        return null;
+      }
       const why =
         qemu.signalCode === 'SIGKILL' ? `it took longer than ${timeoutMs / 1000} s` : 'it died';
       throw new Error(

@@ -68,7 +68,13 @@ export function crossings(exchange: Case): Crossing[] {
   const unmarked = packets.filter(({ entry, ct }) => entry?.mark === 0 && ct !== null);
   const translated = unmarked.filter(({ ct }) => isSnat(ct));
   const besides = {
-    spared: unmarked.some((packet) => !isSnat(packet.ct) && madeFor(exchange, packet) !== false),
+    spared: isSpared(
+      unmarked.map((packet) => ({
+        entry: packet.entry,
+        newEntry: madeFor(exchange, packet) !== false,
+        snat: isSnat(packet.ct),
+      })),
+    ),
     repeated: new Set(translated.map(({ ct }) => ct!.originalKey)).size > 1,
   };
   const seenEntries = new Set<string>();
@@ -125,8 +131,9 @@ export function crossings(exchange: Case): Crossing[] {
 }
 
 /** Was an unmarked packet seen to pass without being translated, though its entry may be new? */
-export const isSpared = (crossings: readonly Crossing[]): boolean =>
-  crossings.some((c) => c.entry?.mark === 0 && c.newEntry && !c.snat);
+export const isSpared = (
+  crossings: readonly Pick<Crossing, 'entry' | 'newEntry' | 'snat'>[],
+): boolean => crossings.some((c) => c.entry?.mark === 0 && c.newEntry && !c.snat);
 
 /**
  * Does the second SNAT meet every packet, marked or not? Either its rule says so, or an unmarked

@@ -1,7 +1,7 @@
 import { formatEndpoint } from '../../event/headers.js';
 import { HOOKS } from '../../event/names.js';
 import type { Case } from '../../explain/diagnose.js';
-import { IPS_SRC_NAT, type Observation } from '../../explain/exchanges/observation.js';
+import type { Observation } from '../../explain/exchanges/observation.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
 import { nameOf, nounOf } from '../../explain/reading/attempts.js';
 import { dropText, evidenceOf } from '../../explain/reading/fates.js';
@@ -15,6 +15,7 @@ import { defectOf, type Defect } from './defect.js';
 import { predict } from './prediction.js';
 import { remedies } from './remedies.js';
 import { meets, pathsOf, snatPath, type KnownPath } from './rules.js';
+import { isSnat } from './translation.js';
 import {
   isWithoutRule,
   translationDoubts,
@@ -109,8 +110,8 @@ function senderChain(
         `${own?.path.marking[0] ? ` (${own.path.marking[0].text})` : ''}.`,
       evidence: [...evidenceOf(marked), ...(own?.path.marking[0] ? own.evidence : [])],
     });
-  const firstSnat = [...inner.filter((o) => o.point === 'nat.setup'), first.entry].find((o) =>
-    isSourceNated(o),
+  const firstSnat = [...inner.filter((o) => o.point === 'nat.setup'), first.entry].find(
+    (o) => o !== null && isSnat(o.ct),
   );
   if (firstSnat?.ct)
     chain.push({
@@ -195,7 +196,7 @@ function senderChain(
       claim: 'new-entry-translated-too',
       text:
         `${namesOf(exchange, anew)} ${anew.length === 1 ? 'makes a new outer entry' : 'make new outer entries'} (port ${anew[0].expectedPort} becomes ${anew[0].wirePort}), masqueraded as well: ` +
-        `${anew.every((c) => c.entry?.mark === 0) ? 'the rule asks for no mark that a retransmission would lack' : 'its inner entry was made anew, and it marked again'}${likewise(anew)}.`,
+        `${anew.every((c) => c.entry?.mark === 0) ? 'the rule asks for no mark that a retransmission would lack' : 'marked again, because the inner entry was made anew'}${likewise(anew)}.`,
       evidence: anew.flatMap((c) => evidenceOf(c.nat, c.sent, c.arrived, c.drop)),
     });
   return { chain, device };
@@ -311,17 +312,13 @@ function ownSummary(
   rules: KnownPath | null,
 ): string {
   const node = first.sent!.world.netnsName(first.sent!.netns);
-  const twice = isSourceNated(first.entry)
+  const twice = isSnat(first.entry?.ct ?? null)
     ? `On ${node} the ${nounOf(exchange)} was masqueraded twice: once itself, and once more as the ${device} packet that carries it`
     : `On ${node} not the ${nounOf(exchange)} was masqueraded but the ${device} packet that carries it`;
   const why = needsNoMark(rules?.path ?? null, all)
     ? 'by a rule that asks for no mark'
     : 'because the mark survives encapsulation';
-  return `${twice}, ${why}. The ${isSourceNated(first.entry) ? 'second ' : ''}SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort},`;
+  return `${twice}, ${why}. The ${isSnat(first.entry?.ct ?? null) ? 'second ' : ''}SNAT changed the outer source port from ${first.expectedPort} to ${first.wirePort},`;
 }
 
 const hashOf = (c: Crossing): number | undefined => (c.entry ?? c.sent)?.hash;
-
-function isSourceNated(o: Observation | null): boolean {
-  return o?.ct != null && (o.ct.status & IPS_SRC_NAT) !== 0;
-}
