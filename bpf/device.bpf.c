@@ -17,13 +17,15 @@ static __always_inline bool is_tunnel_device(struct net_device *device)
 	return kind == NAME('v', 'x', 'l', 'a', 'n', 0) || kind == NAME('g', 'e', 'n', 'e', 'v', 'e');
 }
 
+/* `flags`, a constant: enum event_flag. */
 static __always_inline int see_at_device(struct sk_buff *skb, struct net_device *device,
-					 const unsigned char *start, bool transmit)
+					 const unsigned char *start, bool transmit,
+					 const __u8 flags)
 {
-	struct sighting sighting = { .hook = NO_HOOK };
+	struct sighting sighting = { .hook = NO_HOOK, .flags = flags };
 	struct packet packet;
 
-	if (!read_packet(&packet, skb, start, false))
+	if (!read_packet(&packet, skb, start, flags & EVENT_SKIPPED))
 		return 0;
 	sighting.netns = netns_of_device(device);
 	if (!netns_is_wanted(sighting.netns))
@@ -47,7 +49,22 @@ int BPF_PROG(device_transmit, struct sk_buff *skb, struct net_device *device)
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6) &&
 	    protocol != bpf_htons(ETH_P_8021Q) && protocol != bpf_htons(ETH_P_8021AD))
 		return 0;
-	return see_at_device(skb, device, skb->head + skb->network_header, true);
+	return see_at_device(skb, device, skb->head + skb->network_header, true, 0);
+}
+
+/* The task in whose context the kernel ran device_receive last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} receivers SEC(".maps");
+
+static __always_inline __u64 *receiver(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&receivers, &zero);
 }
 
 /* The tracepoint stands before skb_reset_network_header (__netif_receive_skb_core): the network
@@ -57,10 +74,29 @@ int BPF_PROG(device_receive, struct sk_buff *skb)
 {
 	const unsigned char *start = skb->data;
 	__be16 protocol = skb->protocol;
+	__u64 *task = receiver();
 
+	if (task)
+		*task = bpf_get_current_task();
 	if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD))
 		start += 4;
 	else if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
 		return 0;
-	return see_at_device(skb, skb->dev, start, false);
+	return see_at_device(skb, skb->dev, start, false, 0);
+}
+
+/*
+ * A packet in PREROUTING came from __netif_receive_skb_core just before, on the same processor and in
+ * the context of the same task. Where device_receive ran in that of another one last, the kernel did
+ * not run it now: there are kernels that run no program at a tracepoint while a certain task is the
+ * current one, also in the softirqs that interrupt it, and do not count that (bpf_prog_info.recursion_misses).
+ * What programs at tracepoints would have told of the packet is lost; that it came is told here.
+ */
+static __always_inline void tell_if_skipped(struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	__u64 *task = receiver();
+
+	if (task && *task && *task != bpf_get_current_task() && state->in)
+		see_at_device(skb, state->in, skb->head + skb->network_header, false,
+			      EVENT_SKIPPED);
 }

@@ -137,6 +137,8 @@ static __always_inline void compare_after(struct sk_buff *skb, const struct nf_h
 SEC("netfilter")
 int netfilter_before(struct bpf_nf_ctx *ctx)
 {
+	if (ctx->state->hook == NF_INET_PRE_ROUTING)
+		tell_if_skipped(ctx->skb, ctx->state);
 	note_before(ctx->skb, ctx->state->hook);
 	return NF_ACCEPT;
 }

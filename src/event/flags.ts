@@ -4,3 +4,5 @@
 export const EVENT_TUNNEL = 32;
 /** of a kind of which only some are recorded */
 export const EVENT_THINNED = 64;
+/** device.receive, told in PREROUTING: programs at tracepoints were not run meanwhile */
+export const EVENT_SKIPPED = 128;

@@ -70,6 +70,7 @@ export const EVENT_FLAGS = [
   'UNREADABLE',
   'TUNNEL',
   'THINNED',
+  'SKIPPED',
 ] as const;
 
 /** The names of the bits set in `value`; a bit without a name is left out. */

@@ -1,5 +1,5 @@
 import { AT, Cursor } from '../event/cursor.js';
-import { EVENT_THINNED, EVENT_TUNNEL } from '../event/flags.js';
+import { EVENT_SKIPPED, EVENT_THINNED, EVENT_TUNNEL } from '../event/flags.js';
 import { formatEndpoint, Headers, IPPROTO_TCP, IPPROTO_UDP } from '../event/headers.js';
 import { Point } from '../event/point.js';
 import { clockOffsets } from '../session/merge.js';
@@ -332,7 +332,13 @@ export class Explainer implements Registry {
     if (!tunnel || (cursor.ctStatus & IPS_SRC_NAT) !== 0)
       this.sources[session]!.entries.see(cursor, session, time);
     const seen: Seen = { cursor, headers, session, time, point, tunnel };
+    const skipped = (cursor.flags & EVENT_SKIPPED) !== 0;
+    if (skipped) this.lost.missed++;
     if ((cursor.flags & EVENT_THINNED) !== 0) {
+      if (skipped) {
+        this.transfers.unseen(seen);
+        return;
+      }
       const { reasons } = this.sources[session]!.header;
       if (point === Point['packet.drop'] && NO_LOSS.has(reasons[cursor.u32(AT.reason)] ?? ''))
         return;

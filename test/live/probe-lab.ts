@@ -92,7 +92,7 @@ export async function collect(options: TraceOptions): Promise<Collected> {
   return collected;
 }
 
-function decode(record: Buffer): Seen {
+export function decode(record: Buffer): Seen {
   const field = (name: keyof typeof LAYOUT) => {
     const [offset, size] = LAYOUT[name];
     return size === 8 ? record.readBigUInt64LE(offset) : BigInt(record.readUIntLE(offset, size));

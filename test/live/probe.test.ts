@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { SkbwhyError } from '../../src/event/errors.js';
 import { decodeFact, RECORD_FACT, type Fact } from '../../src/event/fact.js';
+import { Probe } from '../../src/probe/probe.js';
 import { trace } from '../../src/session/live.js';
 import {
   addNetns,
   background,
   collect,
+  decode,
   inside,
   netnsName,
   removeNetns,
@@ -29,6 +31,10 @@ const SRC_NAT = 0x10n;
 const DST_NAT = 0x20n;
 const TUNNEL = 32n;
 const FOLLOWED = 8n;
+const SKIPPED = 128n;
+/** TCP flags, RFC 9293 */
+const SYN = 2;
+const RST_ACK = 20;
 const OUT = 3n;
 const POST = 4n;
 
@@ -306,6 +312,48 @@ describe('losses', () => {
       assert.equal(events + lost, 10 * 7);
       assert.ok(lost > 0 && events > 0);
     } finally {
+      removeNetns(name);
+    }
+  });
+});
+
+/** There are kernels that do so while a certain task is the current one; here a program is taken away. */
+describe('a program at a tracepoint that the kernel does not run', () => {
+  test('is missed in PREROUTING, where it is told what came', () => {
+    const name = netnsName('skipped');
+    removeNetns(name);
+    addNetns(name);
+    const probe = new Probe();
+    try {
+      const path = `/run/netns/${name}`;
+      const { ino } = statSync(path);
+      probe.attachNetns(path, ino);
+      probe.start();
+      const received = () => {
+        // another process each time, on one processor
+        inside(name, `taskset --cpu-list 0 curl -s http://127.0.0.1:9/; true`);
+        const { bytes } = probe.ring.take(1 << 20);
+        const events: Seen[] = [];
+        for (let at = 0; at < bytes.length; at += bytes.readUInt32LE(at))
+          events.push(decode(bytes.subarray(at, at + bytes.readUInt32LE(at))));
+        return of(events, 'device.receive')
+          .filter((event) => event.field('netns') === BigInt(ino))
+          .map((event) => [event.packet[33], event.field('flags') & SKIPPED]);
+      };
+      assert.deepEqual(received(), [
+        [SYN, 0n],
+        [RST_ACK, 0n],
+      ]);
+      const { programs } = probe['object'];
+      probe['object'].detach(
+        new Set([...programs.keys()].filter((program) => program !== 'device_receive')),
+      );
+      assert.deepEqual(received(), [
+        [SYN, SKIPPED],
+        [RST_ACK, SKIPPED],
+      ]);
+    } finally {
+      probe.close();
       removeNetns(name);
     }
   });

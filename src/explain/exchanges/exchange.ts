@@ -1,4 +1,4 @@
-import { EVENT_TUNNEL } from '../../event/flags.js';
+import { EVENT_SKIPPED, EVENT_TUNNEL } from '../../event/flags.js';
 import type { Cursor } from '../../event/cursor.js';
 import { Point } from '../../event/point.js';
 import type { Outcome, Subject } from '../finding.js';
@@ -117,6 +117,7 @@ export class Exchange {
       attempt,
     );
     if (time > this.lastTime) this.lastTime = time;
+    if ((cursor.flags & EVENT_SKIPPED) !== 0) this.unseen++;
   }
 
   addRecord(

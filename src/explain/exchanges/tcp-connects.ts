@@ -131,8 +131,7 @@ export class TcpConnects implements Tracker {
 
   /**
    * A socket's connection stands, as a later event of it shows. Where nobody saw that it came to
-   * stand, a tracepoint was not called and not counted as skipped either: of the retransmissions on
-   * a 6.18 guest of a hypervisor, one of some thousand is seen by netfilter programs only.
+   * stand, a program was not run and not counted as skipped either (tell_if_skipped, bpf/device.bpf.c).
    */
   stands(sock: number): void {
     const connect = this.bySocket.get(sock);

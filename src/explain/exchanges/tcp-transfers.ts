@@ -19,6 +19,12 @@ const PATIENCE = 3e9;
 const MARGIN = 1e9;
 /** How long before a tunnel packet dies the error about it is made, ns. */
 const AT_ONCE = 10e6;
+/**
+ * How late it may be told that a segment was sent again, ns: the processor of a guest may stand still
+ * meanwhile. After a timeout (icsk_retransmits > 0) nothing else was sent for TCP_RTO_MIN, 200 ms
+ * (include/net/tcp.h); a tail loss probe comes sooner (tcp_schedule_loss_probe: two jiffies).
+ */
+const LATE = { timeout: 100e6, probe: 10e6 };
 const MAX_ERRORS = 256;
 
 /** An ICMP error about a UDP packet, which may turn out to be a tunnel packet that carries a segment. */
@@ -49,11 +55,12 @@ class Transfer extends Exchange {
   /**
    * The missing segment was sent again, or died. The kernel tells of the sending afterwards
    * (tcp_retransmit_skb), and not at all when the packet died in its own node's output.
+   * @param late longer after an attempt began it is another one's, ns
    */
-  saw(what: 'sent' | 'dropped', time: number): void {
+  saw(what: 'sent' | 'dropped', time: number, late = Infinity): void {
     const { latest } = this;
     const began = this.attempts.at(-1)!.startedAt;
-    if (latest[what] || (what === 'sent' && time - began > AT_ONCE)) {
+    if (latest[what] || time - began > late) {
       this.attempts.push(attemptAt(time));
       latest.sent = latest.dropped = false;
     }
@@ -112,6 +119,13 @@ export class TcpTransfers implements Tracker {
     this.judge(transfer);
   }
 
+  /** A segment passed while nothing could tell what became of it. */
+  unseen({ cursor, headers, time }: Seen): void {
+    if (headers.flow.protocol !== IPPROTO_TCP) return;
+    const transfer = this.underWay(flowOf(headers.flow.key(cursor.bytes)), time);
+    if (transfer) transfer.unseen++;
+  }
+
   private remember(cursor: Cursor, flow: Layer, session: number, time: number): void {
     const key = flow.key(cursor.bytes);
     const before = this.errors.get(key);
@@ -132,7 +146,7 @@ export class TcpTransfers implements Tracker {
     const missing = ((seq - transfer.seq) | 0) <= 0;
     if (missing) {
       transfer.seq = seq;
-      transfer.saw('sent', time);
+      transfer.saw('sent', time, cursor.u32(AT.reason) > 0 ? LATE.timeout : LATE.probe);
     }
     transfer.add(cursor, session, time);
     this.judge(transfer);

@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { AT } from '../../src/event/cursor.js';
+import { EVENT_SKIPPED, EVENT_THINNED } from '../../src/event/flags.js';
+import { Point } from '../../src/event/point.js';
+import { recordedAt, reportOf, type Record } from './altered.js';
+
+/** What passes from one node to the next does so within this time, ns. */
+const SOFTIRQ = 1e6;
+
+/** As device.receive tells of it, later, when the kernel ran no program at a tracepoint meanwhile. */
+function toldInPrerouting(record: Record, flags: number): Record {
+  const bytes = Buffer.from(record.bytes);
+  bytes[AT.point] = Point['device.receive'];
+  bytes[AT.flags]! |= EVENT_SKIPPED | flags;
+  return { ...record, bytes, point: 'device.receive' };
+}
+
+const isNear = (time: number) => (record: Record) => Math.abs(record.time - time) < SOFTIRQ;
+/** Points that programs at tracepoints tell of. */
+const isTraced = ({ point }: Record) => point !== null && !/^(nat|mark)\./.test(point);
+
+test('a SYN that passed while the kernel ran no program at a tracepoint leaves its finding likely', async () => {
+  const { header, records } = await recordedAt('src/faults/policy-drop/session.skbw');
+  const whole = reportOf(header, records);
+  const second = records.filter(({ point }) => point === 'packet.drop')[1]!;
+  const arrival = records.find((r) => isNear(second.time)(r) && r.point === 'device.receive')!;
+  const report = reportOf(
+    header,
+    records.flatMap((record) => {
+      if (record === arrival) return [toldInPrerouting(record, 0)];
+      return isTraced(record) && isNear(second.time)(record) ? [] : [record];
+    }),
+  );
+  assert.deepEqual(whole.lost, { ring: 0, missed: 0, exchanges: 0 });
+  assert.deepEqual(report.lost, { ring: 0, missed: 1, exchanges: 0 });
+  const [before, finding] = [whole.findings[0]!, report.findings[0]!];
+  assert.deepEqual([before.verdict, before.confidence], ['policy-drop', 'proved']);
+  assert.deepEqual([finding.verdict, finding.confidence], ['policy-drop', 'likely']);
+  assert.equal(finding.lostEvents, 1);
+  assert.deepEqual(finding.loweredFor, ['1 event was lost while it lasted']);
+  assert.deepEqual(
+    finding.attempts.map(({ fate }) => fate),
+    before.attempts.map(({ fate }, i) => (i === 1 ? 'unknown' : fate)),
+  );
+});
+
+test('so does a segment of a connection that stands', async () => {
+  const { header, records } = await recordedAt('src/faults/tunnel-mtu/session.skbw');
+  const { attempts, subject } = reportOf(header, records).findings[0]!;
+  assert.equal(subject.kind, 'tcp-transfer');
+  assert.ok(attempts.length > 2 && attempts.every(({ fate }) => fate === 'dropped'));
+  // each time the segment, and just before it what tells its sender so
+  const drops = records.filter(({ point }) => point === 'packet.drop');
+  const [error, segment] = drops.slice(4, 6) as [Record, Record];
+  assert.ok(isNear(segment.time)(error));
+  const report = reportOf(
+    header,
+    records.flatMap((record) => {
+      if (record === segment) return [toldInPrerouting(record, EVENT_THINNED)];
+      return record === error ? [] : [record];
+    }),
+  );
+  const finding = report.findings[0]!;
+  assert.equal(report.lost.missed, 1);
+  assert.equal(finding.verdict, 'tunnel-mtu');
+  assert.equal(finding.confidence, 'likely');
+  assert.deepEqual(
+    finding.attempts.map(({ fate }) => fate),
+    attempts.map(({ fate }, i) => (i === 2 ? 'unknown' : fate)),
+  );
+});
