@@ -44,11 +44,32 @@ export function doubleSnatLab(
   return runLab('double-snat', settings, ...more);
 }
 
-/** Runs a lab with these settings; throws when the command fails. */
+/**
+ * Runs a lab with these settings; throws when the command fails. Where the kernel did not run what
+ * should have seen a packet, as the report says, and so nothing about it is proved, once more.
+ */
 export async function runLab(
   name: string,
   settings: Record<string, string | number | boolean> = {},
   ...more: string[]
+): Promise<LabReport> {
+  return wholly(() => runLabOnce(name, settings, more));
+}
+
+/** Takes `run` again, twice at most, while the kernel skipped programs (docs/kernels.md). */
+export async function wholly<R extends Report>(run: () => Promise<R>): Promise<R> {
+  for (let left = 2; ; left--) {
+    const report = await run();
+    const { missed } = report.lost;
+    if (missed === 0 || left === 0) return report;
+    console.log(`the kernel skipped ${missed} program runs: made again`);
+  }
+}
+
+async function runLabOnce(
+  name: string,
+  settings: Record<string, string | number | boolean>,
+  more: readonly string[],
 ): Promise<LabReport> {
   const set = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
   const { status, stdout, stderr } = await skbwhy([
