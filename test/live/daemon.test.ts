@@ -12,7 +12,7 @@ import { openFile } from '../../src/session/file-reader.js';
 import { StreamClient } from '../../src/stream/client.js';
 import { latest, log, Running, startDaemon } from './daemon.js';
 import { isLoaded, programsOf } from './programs.js';
-import { doubleSnatLab, skbwhy } from './skbwhy.js';
+import { runLabOnce, skbwhy } from './skbwhy.js';
 
 const execute = promisify(execFile);
 /** Debian's Python has Debian's packages. */
@@ -23,7 +23,7 @@ after(() => rmSync(folder, { recursive: true }));
 /** Services of a network that no other lab has, so that a daemon can tell its own. */
 const SERVICES = `10.${200 + (process.pid % 50)}.0.0/16`;
 const OURS = ['--filter', `net ${SERVICES}`];
-const runLab = () => doubleSnatLab({ services: SERVICES });
+const runLab = () => runLabOnce('double-snat', { services: SERVICES });
 
 /** The findings of a file, in the order of `latest`. */
 async function explained(file: string): Promise<Finding[]> {

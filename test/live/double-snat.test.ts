@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { Evidence, Finding, Report } from '../../src/explain/finding.js';
-import { doubleSnatLab, onlyFinding, skbwhy, type LabReport } from './skbwhy.js';
+import { doubleSnatLab, onlyFinding, skbwhy, wholly, type LabReport } from './skbwhy.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'skbwhy-double-snat-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -146,21 +146,15 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
   });
 
   /** Runs a script in the sender's node instead of the lab's own client. */
-  const scripted = async (script: string, settings: string[]): Promise<LabReport> => {
-    const { status, stdout, stderr } = await skbwhy([
-      ...['lab', 'double-snat', '--json', '--set', ...settings, '--'],
-      ...['sh', '-c', `${script}; exit 0`],
-    ]);
-    assert.equal(status, 0, stderr);
-    return JSON.parse(stdout) as LabReport;
-  };
+  const scripted = (script: string, settings: Record<string, number>): Promise<LabReport> =>
+    doubleSnatLab(settings, '--', 'sh', '-c', `${script}; exit 0`);
   const CONNECT = 'curl -s -m 20 -o /dev/null http://$SKBWHY_SERVICE/';
   const MASQUERADE = 'iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE --random-fully';
 
   test('checksum offload switched off in between lets the next SYN through', async () => {
     const off = 'ethtool -K flannel.1 tx-checksum-ip-generic off';
     const finding = onlyFinding(
-      await scripted(`(sleep 1.5; ${off}) & ${CONNECT}`, ['txrehash=0', 'synLinearTimeouts=0']),
+      await scripted(`(sleep 1.5; ${off}) & ${CONNECT}`, { txrehash: 0, synLinearTimeouts: 0 }),
     );
     assert.equal(finding.bypass?.why, 'offload-changed');
     const [, second, third] = finding.attempts;
@@ -171,7 +165,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
   test('rules taken away in between let the next SYN through', async () => {
     const flush = 'conntrack -F; iptables -t nat -F KUBE-POSTROUTING';
     const finding = onlyFinding(
-      await scripted(`(sleep 1.5; ${flush}) & ${CONNECT}`, ['txrehash=0', 'synLinearTimeouts=0']),
+      await scripted(`(sleep 1.5; ${flush}) & ${CONNECT}`, { txrehash: 0, synLinearTimeouts: 0 }),
     );
     assert.equal(finding.bypass?.why, 'rules-changed');
   });
@@ -180,7 +174,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     const finding = onlyFinding(
       await scripted(
         `iptables -t nat -F POSTROUTING; ${MASQUERADE}; sleep 5; curl -s -m 2.5 http://$SKBWHY_SERVICE/`,
-        ['txrehash=1'],
+        { txrehash: 1 },
       ),
     );
     assert.equal(finding.outcome, 'failed');
@@ -341,28 +335,22 @@ describe('one side is enough', { concurrency: 1 }, () => {
   const sender = join(folder, 'sender.skbw');
   const receiver = join(folder, 'receiver.skbw');
 
-  test('both nodes are recorded by two tracers at once', async () => {
-    // The lab itself traces the sender; the command inside it traces the receiver meanwhile.
-    const { status, stderr } = await skbwhy([
-      'lab',
-      'double-snat',
-      '--netns',
-      'sender',
-      '--record',
-      sender,
-      '--',
-      process.execPath,
-      new URL('./receiver-side.js', import.meta.url).pathname,
-      receiver,
-    ]);
-    assert.equal(status, 0, stderr);
-  });
-
   const explain = async (...files: string[]): Promise<Report> => {
     const { status, stdout, stderr } = await skbwhy(['explain', '--json', ...files]);
     assert.equal(status, 0, stderr);
     return JSON.parse(stdout) as Report;
   };
+
+  test('both nodes are recorded by two tracers at once', async () => {
+    // The lab itself traces the sender; the command inside it traces the receiver meanwhile.
+    const program = new URL('./receiver-side.js', import.meta.url).pathname;
+    const lab = ['lab', 'double-snat', '--netns', 'sender', '--record', sender];
+    await wholly(async () => {
+      const { status, stderr } = await skbwhy([...lab, '--', process.execPath, program, receiver]);
+      assert.equal(status, 0, stderr);
+      return explain(sender, receiver);
+    });
+  });
 
   test('from the sender alone the cause is proved, the drop expected', async () => {
     const finding = onlyFinding(await explain(sender));

@@ -8,6 +8,9 @@ const LOAD = ['--set', `unrelated=${UNRELATED}`, 'stream=true'];
 const FILTER = ['--filter', 'host 10.96.0.10 and tcp port 80'];
 const MOST_BYTES = 200e6;
 
+const SKIPPED_ONLY =
+  /^Lost: 0 events for want of room, (\d+) program runs? skipped by the kernel, 0 exchanges forgotten\./;
+
 /** Runs the lab; also gives the most memory the controller had resident, bytes. */
 async function measured(...args: string[]): Promise<Result & { peakBytes: number }> {
   let peakBytes = 0;
@@ -48,8 +51,14 @@ describe(`${UNRELATED} unrelated connections and a saturated stream beside the f
 
   test('are all traced without a filter, and nothing is lost', async () => {
     const { stdout, peakBytes } = await measured(...LOAD);
-    // a line about losses would follow
-    const closing = stdout.trim().split('\n').at(-1);
+    const lines = stdout.trim().split('\n');
+    // a line about losses may follow: this kernel does not run every program (docs/kernels.md)
+    const skipped = SKIPPED_ONLY.exec(lines.at(-1) ?? '');
+    if (skipped) {
+      assert.ok(Number(skipped[1]) <= UNRELATED / 1000, skipped[0]);
+      lines.pop();
+    }
+    const closing = lines.at(-1);
     const count = /^(\d+) TCP connects seen; 1 finding, \d+ unexplained\.$/.exec(closing ?? '');
     assert.equal(Number(count?.[1]), UNRELATED + 2, closing);
     assertModest(peakBytes);

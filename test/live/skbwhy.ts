@@ -53,7 +53,7 @@ export async function runLab(
   settings: Record<string, string | number | boolean> = {},
   ...more: string[]
 ): Promise<LabReport> {
-  return wholly(() => runLabOnce(name, settings, more));
+  return wholly(() => runLabOnce(name, settings, ...more));
 }
 
 /** Takes `run` again, twice at most, while the kernel skipped programs (docs/kernels.md). */
@@ -66,10 +66,11 @@ export async function wholly<R extends Report>(run: () => Promise<R>): Promise<R
   }
 }
 
-async function runLabOnce(
+/** Runs a lab once, whatever it saw; for those whom somebody else watches too. */
+export async function runLabOnce(
   name: string,
-  settings: Record<string, string | number | boolean>,
-  more: readonly string[],
+  settings: Record<string, string | number | boolean> = {},
+  ...more: string[]
 ): Promise<LabReport> {
   const set = Object.entries(settings).map(([key, value]) => `${key}=${value}`);
   const { status, stdout, stderr } = await skbwhy([

@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Browser } from 'playwright-core';
 import { Running, startDaemon } from '../live/daemon.js';
-import { doubleSnatLab } from '../live/skbwhy.js';
+import { runLabOnce } from '../live/skbwhy.js';
 import { assertAccessible, launch, open } from './browser.js';
 
 /** Services of a network that no other lab has, so that a daemon can tell its own. */
@@ -32,7 +32,7 @@ describe('the page of a daemon', { skip: process.getuid!() !== 0 && 'needs root'
       await shown;
       return performance.now();
     };
-    const lab = doubleSnatLab({ services: SERVICES });
+    const lab = runLabOnce('double-snat', { services: SERVICES });
     const [onLine, onPage] = await Promise.all([
       now(watch.until('finding', ({ lines }) => lines.length > 0)),
       now(page.locator('main .attempts > li.dropped').waitFor()),
@@ -58,7 +58,7 @@ describe('the page of a daemon', { skip: process.getuid!() !== 0 && 'needs root'
       'for i in 1 2 3; do (exec -a "<img src=x onerror=alert(1)>" curl -s -m 20 -o /dev/null http://$SKBWHY_SERVICE/) & done',
       'wait',
     ].join('; ');
-    await doubleSnatLab({ services: SERVICES }, '--', 'bash', '-c', script);
+    await runLabOnce('double-snat', { services: SERVICES }, '--', 'bash', '-c', script);
     const card = page.locator('nav button', { hasText: '3×' });
     await card.click();
     const main = page.locator('main');
@@ -80,7 +80,7 @@ describe('the page of a daemon', { skip: process.getuid!() !== 0 && 'needs root'
     await page.locator('#connection', { hasText: 'live' }).waitFor();
     await page.getByText('from an earlier session').first().waitFor();
     assert.equal(await page.locator('nav li').count(), known);
-    await doubleSnatLab({ services: SERVICES });
+    await runLabOnce('double-snat', { services: SERVICES });
     await page.locator('nav li').nth(known).waitFor();
     assert.deepEqual(complaints.list, []);
   });
