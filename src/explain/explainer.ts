@@ -21,6 +21,7 @@ import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
 import type { Registry, Seen, Tracker } from './exchanges/tracker.js';
 import { unexplained } from './unexplained.js';
+import { unseenDepartures } from './unseen-departures.js';
 import { World } from './world.js';
 import { toMicroseconds } from './wording.js';
 
@@ -505,7 +506,7 @@ export class Explainer implements Registry {
       const span = {
         from: exchange.startedAt,
         to: exchange.endedAt || exchange.lastTime,
-        unseen: exchange.unseen,
+        unseen: this.unseenOf(exchange, view.observations),
         passed: passedBy(view.observations),
       };
       revisions.set(id, this.publish(id, span, body, revisions.get(id)));
@@ -601,7 +602,7 @@ export class Explainer implements Registry {
       world: first?.world ?? this.worlds[0]!,
       lostEvents:
         this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime) +
-        exchange.unseen,
+        this.unseenOf(exchange, observations),
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
       reasonName: (o) => inferred(o)?.name ?? reasonsOf(o)[o.reason] ?? `reason ${o.reason}`,
@@ -614,6 +615,14 @@ export class Explainer implements Registry {
             ];
       },
     };
+  }
+
+  /** Events of it that nobody counted as lost, and that must have happened. */
+  private unseenOf(
+    { unseen, netns, attempts }: Exchange,
+    observations: readonly Observation[],
+  ): number {
+    return unseen + unseenDepartures(observations, netns, attempts);
   }
 
   /** Losses are reported about once a second: one a second later may lie in the window too. */

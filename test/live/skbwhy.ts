@@ -46,7 +46,7 @@ export function doubleSnatLab(
 
 /**
  * Runs a lab with these settings; throws when the command fails. Where the kernel did not run what
- * should have seen a packet, as the report says, and so nothing about it is proved, once more.
+ * should have seen a packet, as the report says, and so nothing about it is proved: again.
  */
 export async function runLab(
   name: string,
@@ -60,9 +60,10 @@ export async function runLab(
 export async function wholly<R extends Report>(run: () => Promise<R>): Promise<R> {
   for (let left = 2; ; left--) {
     const report = await run();
-    const { missed } = report.lost;
-    if (missed === 0 || left === 0) return report;
-    console.log(`the kernel skipped ${missed} program runs: made again`);
+    const { lost, findings, unexplained } = report;
+    const unseen = [...findings, ...unexplained].filter(({ lostEvents }) => lostEvents > 0).length;
+    if (lost.missed + unseen === 0 || left === 0) return report;
+    console.log(`the kernel skipped programs (${lost.missed} runs, ${unseen} exchanges): again`);
   }
 }
 

@@ -37,11 +37,35 @@ test('a SYN that passed while the kernel ran no program at a tracepoint leaves i
   const [before, finding] = [whole.findings[0]!, report.findings[0]!];
   assert.deepEqual([before.verdict, before.confidence], ['policy-drop', 'proved']);
   assert.deepEqual([finding.verdict, finding.confidence], ['policy-drop', 'likely']);
-  assert.equal(finding.lostEvents, 1);
-  assert.deepEqual(finding.loweredFor, ['1 event was lost while it lasted']);
+  // its departure and its arrival
+  assert.equal(finding.lostEvents, 2);
+  assert.deepEqual(finding.loweredFor, ['2 events were lost while it lasted']);
   assert.deepEqual(
     finding.attempts.map(({ fate }) => fate),
     before.attempts.map(({ fate }, i) => (i === 1 ? 'unknown' : fate)),
+  );
+});
+
+test('so does one that came, and was not seen to leave', async () => {
+  const { header, records } = await recordedAt('src/faults/double-snat/session.skbw');
+  const again = records.find(({ point }) => point === 'tcp.retransmit')!;
+  const sender = again.bytes.readUInt32LE(AT.netns);
+  const report = reportOf(
+    header,
+    records.filter(
+      (record) =>
+        !isTraced(record) ||
+        record.point === 'socket.state' ||
+        record.bytes.readUInt32LE(AT.netns) !== sender ||
+        !isNear(again.time)(record),
+    ),
+  );
+  const [finding] = report.findings;
+  assert.equal(finding?.verdict, 'double-snat');
+  assert.deepEqual([finding.confidence, finding.lostEvents], ['likely', 1]);
+  assert.deepEqual(
+    finding.attempts.map(({ fate }) => fate),
+    ['dropped', 'delivered'],
   );
 });
 
