@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { runLab } from './labs.js';
-import { onlyFinding } from './skbwhy.js';
+import { onlyFinding, runLab } from './skbwhy.js';
 
 /** How far a finding's delay may be from what the client measured, ms. */
 const TOLERANCE = 50;

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { faultLab } from './fault-labs.js';
+import { runLab } from './skbwhy.js';
 
 describe('a port that nobody listens on', { concurrency: 2 }, () => {
   for (const settings of [{}, { family: 'ipv6' }, { translated: true }, { clients: 5, healthy: 5 }])
     test(`is refused by the server’s own stack: ${JSON.stringify(settings)}`, async () => {
-      const report = await faultLab('no-listener', settings);
+      const report = await runLab('no-listener', settings);
       const clients = report.clients.filter((client) => client.purpose === 'faulty');
       assert.equal(report.findings.length, clients.length);
       assert.deepEqual(report.unexplained, []);
@@ -25,7 +25,7 @@ describe('a port that nobody listens on', { concurrency: 2 }, () => {
 
   for (const translated of [0, 1])
     test(`is found for lookups too, where no name server runs: translated=${translated}`, async () => {
-      const report = await faultLab('no-listener', {
+      const report = await runLab('no-listener', {
         ...{ clients: 0, lookups: 2, timeout: 0.8, translated },
       });
       assert.deepEqual(

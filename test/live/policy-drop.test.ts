@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { faultLab } from './fault-labs.js';
-import { onlyFinding, type LabReport } from './skbwhy.js';
+import { onlyFinding, runLab, type LabReport } from './skbwhy.js';
 
 function assertRule(report: LabReport, place: RegExp, did: 'dropped' | 'rejected'): void {
   const finding = onlyFinding(report);
@@ -28,7 +27,7 @@ describe('a rule that drops or rejects', { concurrency: 4 }, () => {
     [{ rules: 'iptables-legacy', family: 'ipv6' }, /ip6tables-legacy filter\/LAB, rule 1/],
   ] as const)
     test(`is named: ${Object.values(settings).join(' ')}`, async () => {
-      const report = await faultLab('policy-drop', { timeout: 1.3, ...settings });
+      const report = await runLab('policy-drop', { timeout: 1.3, ...settings });
       assertRule(report, place, 'dropped');
     });
 
@@ -38,7 +37,7 @@ describe('a rule that drops or rejects', { concurrency: 4 }, () => {
     ['OUTPUT', 'pending'],
   ])
     test(`meets data only, in ${chain}: the connection stalls`, async () => {
-      const report = await faultLab('policy-drop', { rules: 'nft', data: 1, chain: chain! });
+      const report = await runLab('policy-drop', { rules: 'nft', data: 1, chain: chain! });
       const finding = onlyFinding(report);
       assert.equal(finding.verdict, 'policy-drop');
       assert.equal(finding.subject.kind, 'tcp-transfer');
@@ -53,14 +52,14 @@ describe('a rule that drops or rejects', { concurrency: 4 }, () => {
   for (const rules of ['iptables-legacy', 'nft'])
     for (const action of ['reject', 'reset'])
       test(`${rules} ${action} is no missing listener`, async () => {
-        const report = await faultLab('policy-drop', { rules, action });
+        const report = await runLab('policy-drop', { rules, action });
         assertRule(report, /8080/, 'rejected');
         assert.equal(report.clients[0]?.error, 'ECONNREFUSED');
       });
 
   for (const rules of ['iptables-legacy', 'nft'])
     test(`${rules} meets lookups too`, async () => {
-      const report = await faultLab('policy-drop', { rules, clients: 0, lookups: 2, timeout: 0.8 });
+      const report = await runLab('policy-drop', { rules, clients: 0, lookups: 2, timeout: 0.8 });
       assert.deepEqual(
         report.findings.map(({ verdict, confidence }) => ({ verdict, confidence })),
         Array(2).fill({ verdict: 'policy-drop', confidence: 'proved' }),

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Finding } from '../../src/explain/finding.js';
-import { runLab } from './labs.js';
-import { onlyFinding, type LabReport } from './skbwhy.js';
+import { assertNoticed, onlyFinding, runLab, type LabReport } from './skbwhy.js';
 
 function assertSearch(finding: Finding | undefined, defect: string, report: LabReport): void {
   assert.equal(finding?.verdict, 'resolver-search');
@@ -17,8 +16,7 @@ describe('a slow lookup without a lost packet', { concurrency: 4 }, () => {
     const finding = onlyFinding(report);
     assertSearch(finding, 'search-list', report);
     assert.equal(finding.confidence, 'proved');
-    const measured = report.clients[0]?.connectMs ?? 0;
-    assert.ok(measured - finding.delayMs < 50, `${measured}, ${finding.delayMs} ms`);
+    assertNoticed(report.clients[0]?.connectMs, finding);
     assert.equal(finding.chain.filter((c) => c.claim === 'no-such-name').length, 4);
     for (const claim of finding.chain) assert.ok(claim.evidence.length > 0, claim.claim);
   });

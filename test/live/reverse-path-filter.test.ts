@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { faultLab } from './fault-labs.js';
-import { onlyFinding } from './skbwhy.js';
+import { onlyFinding, runLab } from './skbwhy.js';
 
 describe('rp_filter', { concurrency: 2 }, () => {
   for (const [settings, route] of [
@@ -12,7 +11,7 @@ describe('rp_filter', { concurrency: 2 }, () => {
     [{ rpFilter: 2, route: 'none' }, /no route leads back to 10\.83\.0\.1/],
   ] as const)
     test(`drops what ${JSON.stringify(settings)} forbids: device and route are named`, async () => {
-      const report = await faultLab('reverse-path-filter', { timeout: 1.3, ...settings });
+      const report = await runLab('reverse-path-filter', { timeout: 1.3, ...settings });
       const finding = onlyFinding(report);
       assert.equal(finding.verdict, 'reverse-path-filter');
       assert.equal(finding.confidence, 'proved');
@@ -25,7 +24,7 @@ describe('rp_filter', { concurrency: 2 }, () => {
 
   for (const settings of [{ rpFilter: 2 }, { rpFilter: 0 }, { rpFilter: 1, route: 'same' }])
     test(`lets ${JSON.stringify(settings)} pass: no finding`, async () => {
-      const report = await faultLab('reverse-path-filter', settings);
+      const report = await runLab('reverse-path-filter', settings);
       assert.deepEqual(report.findings, []);
       assert.deepEqual(report.unexplained, []);
       assert.ok(report.clients[0]?.ok);

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Finding, Report } from '../../src/explain/finding.js';
@@ -90,4 +91,16 @@ export function onlyFinding(report: Report): Finding {
   if (report.findings.length !== 1)
     throw new Error(`${report.findings.length} findings\n${JSON.stringify(report, null, 1)}`);
   return report.findings[0]!;
+}
+
+/**
+ * Asserts that a client measured what a finding says. He is a process that must be scheduled to notice:
+ * later than the kernel, hardly earlier.
+ */
+export function assertNoticed(
+  measuredMs: number | null | undefined,
+  { delayMs }: { delayMs: number },
+): void {
+  const late = (measuredMs ?? 0) - delayMs;
+  assert.ok(late > -50 && late < 500, `measured ${measuredMs} ms, found ${delayMs} ms`);
 }

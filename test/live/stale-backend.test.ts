@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { runLab } from './labs.js';
+import { runLab } from './skbwhy.js';
 
 describe('an entry that outlives its backend', { concurrency: 2 }, () => {
   test('the busy socket is led astray, fresh ones are not', async () => {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { faultLab } from './fault-labs.js';
-import { onlyFinding } from './skbwhy.js';
+import { onlyFinding, runLab } from './skbwhy.js';
 
 describe('a tunnel that does not know where its peer is', { concurrency: 3 }, () => {
   for (const [missing, defect, reason] of [
@@ -11,7 +10,7 @@ describe('a tunnel that does not know where its peer is', { concurrency: 3 }, ()
     ['peer', 'peer-unresolved', 'NEIGH_FAILED'],
   ])
     test(`says what is missing: ${missing}`, async () => {
-      const report = await faultLab('tunnel-no-remote', { missing: missing! });
+      const report = await runLab('tunnel-no-remote', { missing: missing! });
       const finding = onlyFinding(report);
       assert.equal(finding.verdict, 'tunnel-no-remote');
       assert.equal(finding.defect, defect);
@@ -25,7 +24,7 @@ describe('a tunnel that does not know where its peer is', { concurrency: 3 }, ()
     });
 
   test('stray multicast that a tunnel drops for want of an FDB entry gives no finding', async () => {
-    const report = await faultLab(
+    const report = await runLab(
       'tunnel-no-remote',
       { missing: 'nothing' },
       ...['--', 'sh', '-c'],

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { faultLab } from './fault-labs.js';
-import { onlyFinding } from './skbwhy.js';
+import { onlyFinding, runLab } from './skbwhy.js';
 
 describe('a tunnel whose ends disagree', { concurrency: 2 }, () => {
   for (const [settings, defect, reason, says] of [
@@ -15,7 +14,7 @@ describe('a tunnel whose ends disagree', { concurrency: 2 }, () => {
     ],
   ] as const)
     test(`about ${JSON.stringify(settings)}: both sides are named`, async () => {
-      const report = await faultLab('tunnel-wrong-vni', { timeout: 1.4, ...settings });
+      const report = await runLab('tunnel-wrong-vni', { timeout: 1.4, ...settings });
       const finding = onlyFinding(report);
       assert.equal(finding.verdict, 'tunnel-wrong-vni');
       assert.equal(finding.defect, defect);
@@ -28,7 +27,7 @@ describe('a tunnel whose ends disagree', { concurrency: 2 }, () => {
     });
 
   test('about nothing: no finding', async () => {
-    const report = await faultLab('tunnel-wrong-vni', { receiverVni: 1 });
+    const report = await runLab('tunnel-wrong-vni', { receiverVni: 1 });
     assert.deepEqual(report.findings, []);
     assert.deepEqual(report.unexplained, []);
     assert.ok(report.clients[0]?.ok);

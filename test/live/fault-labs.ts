@@ -1,1 +1,0 @@
-export { runLab as faultLab } from './skbwhy.js';

@@ -1,1 +1,0 @@
-export { runLab } from './skbwhy.js';
