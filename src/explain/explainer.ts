@@ -21,7 +21,7 @@ import { TcpConnects } from './exchanges/tcp-connects.js';
 import { TcpTransfers } from './exchanges/tcp-transfers.js';
 import type { Registry, Seen, Tracker } from './exchanges/tracker.js';
 import { unexplained } from './unexplained.js';
-import { unseenDepartures } from './unseen-departures.js';
+import { unseenDepartures } from './reading/unseen-departures.js';
 import { World } from './world.js';
 import { toMicroseconds } from './wording.js';
 

@@ -63,14 +63,18 @@ async function up(settings: DoubleSnatSettings, signal?: AbortSignal): Promise<R
   const namespaces = await Namespaces.create(Object.keys(scripts), cables(settings), signal);
   try {
     const silent = settings.silent > 0 ? { silent: SILENT_PORT } : {};
+    const { pod, ...others } = scripts;
     await Promise.all([
-      startServer(namespaces, 'pod', { answer: SERVER_PORT, ...silent }),
+      namespaces
+        .script('pod', pod!, signal)
+        // who is silent fills its own queue, by way of lo
+        .then(() => startServer(namespaces, 'pod', { answer: SERVER_PORT, ...silent })),
       ...(settings.unrelated > 0
         ? [startServer(namespaces, 'receiver', { reset: RESET_PORT })]
         : []),
       ...(settings.lookups > 0 ? [startNameServer(namespaces, 'pod')] : []),
       ...(settings.stream ? [startServer(namespaces, 'receiver', { sink: SINK_PORT }, true)] : []),
-      ...Object.entries(scripts).map(([role, script]) => namespaces.script(role, script, signal)),
+      ...Object.entries(others).map(([role, script]) => namespaces.script(role, script, signal)),
     ]);
   } catch (error) {
     await namespaces.remove();

@@ -1,6 +1,6 @@
-import type { PointName } from '../event/point.js';
-import type { Attempt } from './exchanges/exchange.js';
-import type { Observation } from './exchanges/observation.js';
+import type { PointName } from '../../event/point.js';
+import type { Attempt } from '../exchanges/exchange.js';
+import type { Observation } from '../exchanges/observation.js';
 
 const LEAVES: ReadonlySet<PointName> = new Set(['device.transmit', 'tunnel.transmit']);
 const ARRIVES: ReadonlySet<PointName> = new Set(['device.receive', 'tunnel.receive']);
