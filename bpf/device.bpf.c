@@ -86,11 +86,13 @@ int BPF_PROG(device_receive, struct sk_buff *skb)
 }
 
 /*
- * A packet in PREROUTING came from __netif_receive_skb_core just before, on the same processor and in
- * the context of the same task. Where device_receive ran in that of another one last, the kernel did
- * not run it now: there are kernels that run no program at a tracepoint while a certain task is the
- * current one, also in the softirqs that interrupt it, and do not count that (bpf_prog_info.recursion_misses).
- * What programs at tracepoints would have told of the packet is lost; that it came is told here.
+ * A packet that comes to PREROUTING was received by __netif_receive_skb_core just before, on the same
+ * processor and in the context of the same task. Where device_receive ran in that of another one last,
+ * the kernel did not run it now: there are kernels that run no program at a tracepoint while a certain
+ * task is the current one, also in the softirqs that interrupt it, and do not count that
+ * (bpf_prog_info.recursion_misses). What programs at tracepoints would have told of the packet is lost;
+ * that it came is told here. (A bridge's own prerouting chain may queue a packet to a process, and IPsec
+ * transport mode gives it back from a worker where ciphers are asynchronous: such packets are told twice.)
  */
 static __always_inline void tell_if_skipped(struct sk_buff *skb, const struct nf_hook_state *state)
 {

@@ -49,8 +49,8 @@ enum event_flag {
 	EVENT_UNREADABLE = 16,	 /* the packet's bytes could not be read whole */
 	EVENT_TUNNEL = 32,	 /* the packet is a tunnel packet (UDP to a tunnel port) */
 	EVENT_THINNED = 64,	 /* of a kind of which only some are recorded; see left_out */
-	EVENT_SKIPPED = 128,	 /* device.receive, told later, in PREROUTING: the kernel did not run the
-				  * program that tells of it, nor any other at a tracepoint meanwhile */
+	EVENT_SKIPPED = 128,	 /* device.receive or tunnel.receive, told in PREROUTING: the kernel did not
+				  * run the program that tells of it, nor any other at a tracepoint */
 };
 
 /* A flow's addresses and ports in the order in which a packet without IP options bears them (as on

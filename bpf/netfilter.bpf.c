@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * mark.set, nat.setup and nat.rewrite: what a hook's nat (and mangle) chains do to a packet, seen by
+ * device.receive, where no tracepoint told of it (device.bpf.c). mark.set, nat.setup and nat.rewrite: what a hook's nat (and mangle) chains do to a packet, seen by
  * a pair of netfilter programs around them; or what its nat chains do, by a pair around the function
  * that runs them; and what the function that rewrites makes of a tunnel packet. The first of a pair
  * notes the values before, the second compares.
@@ -134,11 +134,17 @@ static __always_inline void compare_after(struct sk_buff *skb, const struct nf_h
 	emit(&sighting, &packet, skb);
 }
 
+/* In PREROUTING, before all else there. */
+SEC("netfilter")
+int netfilter_arrival(struct bpf_nf_ctx *ctx)
+{
+	tell_if_skipped(ctx->skb, ctx->state);
+	return NF_ACCEPT;
+}
+
 SEC("netfilter")
 int netfilter_before(struct bpf_nf_ctx *ctx)
 {
-	if (ctx->state->hook == NF_INET_PRE_ROUTING)
-		tell_if_skipped(ctx->skb, ctx->state);
 	note_before(ctx->skb, ctx->state->hook);
 	return NF_ACCEPT;
 }

@@ -272,7 +272,8 @@ struct {
 
 static __always_inline struct allowance *allowance_of(const struct sighting *sighting)
 {
-	__u64 place = sighting->location ? sighting->location : sighting->point;
+	__u64 place = sighting->location ? sighting->location :
+					   sighting->point | (sighting->flags & EVENT_SKIPPED);
 	__u32 slot = (place * 0x9e3779b97f4a7c15) >> 56;
 
 	return bpf_map_lookup_elem(&allowances, &slot);

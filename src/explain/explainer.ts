@@ -336,7 +336,7 @@ export class Explainer implements Registry {
     const skipped = (cursor.flags & EVENT_SKIPPED) !== 0;
     if (skipped) this.lost.missed++;
     if ((cursor.flags & EVENT_THINNED) !== 0) {
-      if (skipped) {
+      if (skipped && quoted.version === 0) {
         this.transfers.unseen(seen);
         return;
       }
@@ -476,12 +476,13 @@ export class Explainer implements Registry {
   }
 
   /** Nothing was wrong with it when events were lost, and nothing is known of it since. */
-  private endWasLost({ outcome, attempts, dropped, startedAt, lastTime }: Exchange): boolean {
+  private endWasLost(exchange: Exchange): boolean {
+    const { outcome, attempts, dropped, startedAt, lastTime, unseen } = exchange;
     return (
       outcome === 'pending' &&
       attempts.length <= 1 &&
       !dropped &&
-      this.lostBetween(startedAt, lastTime) > 0
+      this.lostBetween(startedAt, lastTime) + unseen > 0
     );
   }
 
@@ -506,7 +507,7 @@ export class Explainer implements Registry {
       const span = {
         from: exchange.startedAt,
         to: exchange.endedAt || exchange.lastTime,
-        unseen: this.unseenOf(exchange, view.observations),
+        unseen: exchange.unseen + unseenDepartures(view.observations, exchange.netns),
         passed: passedBy(view.observations),
       };
       revisions.set(id, this.publish(id, span, body, revisions.get(id)));
@@ -602,7 +603,8 @@ export class Explainer implements Registry {
       world: first?.world ?? this.worlds[0]!,
       lostEvents:
         this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime) +
-        this.unseenOf(exchange, observations),
+        exchange.unseen +
+        unseenDepartures(observations, exchange.netns),
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
       reasonName: (o) => inferred(o)?.name ?? reasonsOf(o)[o.reason] ?? `reason ${o.reason}`,
@@ -615,14 +617,6 @@ export class Explainer implements Registry {
             ];
       },
     };
-  }
-
-  /** Events of it that nobody counted as lost, and that must have happened. */
-  private unseenOf(
-    { unseen, netns, attempts }: Exchange,
-    observations: readonly Observation[],
-  ): number {
-    return unseen + unseenDepartures(observations, netns, attempts);
   }
 
   /** Losses are reported about once a second: one a second later may lie in the window too. */

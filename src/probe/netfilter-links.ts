@@ -13,28 +13,31 @@ const LOCAL_OUT = 3;
 const POST_ROUTING = 4;
 const TRIES = 10;
 
+/** File descriptors of the programs that there are. */
+export type NetfilterPrograms = Partial<Record<'arrival' | 'before' | 'after', number>>;
+
 /** __NR_bpf */
 const SYS_BPF: Partial<Record<NodeJS.Architecture, number>> = { x64: 321, arm64: 280 };
 
 /**
- * Where the pair stands. Priorities (linux/netfilter_ipv4.h): conntrack −200, mangle −150,
- * destination NAT −100, source NAT 100. Two programs cannot share one: `step` leads to the next
- * free place that is still on the same side of those.
+ * Where the programs stand. Priorities (linux/netfilter_ipv4.h): defragmentation −400, conntrack
+ * −200, mangle −150, destination NAT −100, source NAT 100. Two programs cannot share one: `step`
+ * leads to the next free place that is still on the same side of those.
  */
 const PLACES: readonly {
   hook: number;
-  program: 'before' | 'after';
+  program: keyof NetfilterPrograms;
   priority: number;
   step: number;
-}[] = [PRE_ROUTING, LOCAL_OUT]
-  .flatMap((hook) => [
-    { hook, program: 'before' as const, priority: -199, step: 1 },
-    { hook, program: 'after' as const, priority: -99, step: 1 },
-  ])
-  .concat([
-    { hook: POST_ROUTING, program: 'before' as const, priority: 99, step: -1 },
-    { hook: POST_ROUTING, program: 'after' as const, priority: 101, step: 1 },
-  ]);
+}[] = [
+  { hook: PRE_ROUTING, program: 'arrival', priority: -401, step: -1 },
+  { hook: PRE_ROUTING, program: 'before', priority: -199, step: 1 },
+  { hook: PRE_ROUTING, program: 'after', priority: -99, step: 1 },
+  { hook: LOCAL_OUT, program: 'before', priority: -199, step: 1 },
+  { hook: LOCAL_OUT, program: 'after', priority: -99, step: 1 },
+  { hook: POST_ROUTING, program: 'before', priority: 99, step: -1 },
+  { hook: POST_ROUTING, program: 'after', priority: 101, step: 1 },
+];
 
 /** Runs `work` in another network namespace; only this thread changes, and only meanwhile. */
 function inside<T>(path: string, inode: number, work: () => T): T {
@@ -81,14 +84,16 @@ export class NetfilterLinks {
 
   /**
    * Attaches in the namespace with that inode number, which `path` must lead to.
-   * @param programs file descriptors of the pair
    * @throws SkbwhyError 'netns-missing', 'kernel-refused'; nothing is attached then
    */
-  constructor(path: string, inode: number, programs: { before: number; after: number }) {
+  constructor(path: string, inode: number, programs: NetfilterPrograms) {
     inside(path, inode, () => {
       try {
         for (const family of [NFPROTO_IPV4, NFPROTO_IPV6])
-          for (const place of PLACES) this.attach(programs[place.program], family, place);
+          for (const place of PLACES) {
+            const program = programs[place.program];
+            if (program !== undefined) this.attach(program, family, place);
+          }
       } catch (error) {
         this.close();
         throw error;

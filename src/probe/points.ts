@@ -7,6 +7,7 @@ export type ProgramName =
   | 'device_transmit'
   | 'device_receive'
   | 'packet_drop'
+  | 'netfilter_arrival'
   | 'netfilter_before'
   | 'netfilter_after'
   | 'nat_before'
@@ -201,6 +202,12 @@ export const POINT_HOOKS: readonly PointHooks[] = [
   {
     point: 'device.receive',
     hooks: tracepoint('device_receive', 'net', 'netif_receive_skb'),
+    also: {
+      mechanism: 'netfilter',
+      programs: ['netfilter_arrival'],
+      where: 'PREROUTING, where the kernel skips that',
+      needs: { functions: ['bpf_nf_link_attach'] },
+    },
     otherwise: 'this kernel has no tracepoint net:netif_receive_skb',
   },
   {

@@ -8,7 +8,7 @@ import { dropReasons } from './btf.js';
 import { compileFilter } from './filter.js';
 import { KernelTypes } from './kernel-types.js';
 import { native } from './libbpf.js';
-import { NetfilterLinks } from './netfilter-links.js';
+import { NetfilterLinks, type NetfilterPrograms } from './netfilter-links.js';
 import {
   loadObject,
   NO_PRIVILEGE,
@@ -199,10 +199,14 @@ export class Probe {
 
   /** Attaches the netfilter programs in a namespace; once. @throws SkbwhyError as NetfilterLinks */
   attachNetns(path: string, inode: number): void {
-    const before = this.object.programs.get('netfilter_before');
-    const after = this.object.programs.get('netfilter_after');
-    if (before === undefined || after === undefined || this.links.has(inode)) return;
-    this.links.set(inode, new NetfilterLinks(path, inode, { before, after }));
+    if (this.links.has(inode)) return;
+    const programs: NetfilterPrograms = {};
+    for (const name of ['arrival', 'before', 'after'] as const) {
+      const program = this.object.programs.get(`netfilter_${name}`);
+      if (program !== undefined) programs[name] = program;
+    }
+    if (Object.keys(programs).length > 0)
+      this.links.set(inode, new NetfilterLinks(path, inode, programs));
   }
 
   /** Closes the links of a namespace, so that it is not pinned. */

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { Cursor } from '../../src/event/cursor.js';
+import { EVENT_SKIPPED } from '../../src/event/flags.js';
 import { KernelTypes } from '../../src/probe/kernel-types.js';
 import { compileFilter } from '../../src/probe/filter.js';
 import { native, type Pointer } from '../../src/probe/libbpf.js';
@@ -162,9 +164,11 @@ class Product {
   drain(): number {
     let events = 0;
     for (;;) {
-      const { count } = this.ring.take(BATCH_BYTES);
+      const { count, bytes } = this.ring.take(BATCH_BYTES);
       if (count === 0) return events;
-      events += count;
+      // arrivals that the kernel skipped programs for are told of any packet
+      for (const cursor = new Cursor().reset(bytes, 0); cursor.next();)
+        if ((cursor.flags & EVENT_SKIPPED) === 0) events++;
     }
   }
 

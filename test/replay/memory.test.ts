@@ -77,9 +77,11 @@ class Unanswered {
     this.bytes.writeBigUInt64LE(0n, AT.sock);
   }
 
-  /** The SYN of connect `n`, at a time in ns. */
-  syn(n: number, time: number): Buffer {
+  /** The SYN of connect `n`, at a time in ns; a repeat has another IP identification. */
+  syn(n: number, time: number, repeat = 0): Buffer {
     const syn = Buffer.from(this.bytes);
+    const { flow } = this.headers;
+    syn.writeUInt16BE(1 + repeat, flow.l3 + 4);
     syn.writeUInt16BE(1024 + (n % 60_000), this.portAt);
     syn.writeUInt32BE(1_000_000 + n, this.seqAt);
     syn.writeBigUInt64LE(BigInt(Math.round(time)), AT.time);
@@ -103,7 +105,7 @@ describe('a budget of exchanges', () => {
     // twenty that repeat: something is wrong with them
     const repeating = Array.from({ length: 20 }, (_, n) => n);
     for (const n of repeating) feed(unanswered.syn(n, at(n)));
-    for (const n of repeating) feed(unanswered.syn(n, at(1000 + n)));
+    for (const n of repeating) feed(unanswered.syn(n, at(1000 + n), 1));
     for (let n = 20; n < many / 10; n++) feed(unanswered.syn(n, at(1100 + n / 1000)));
     const before = await inUse();
     for (let n = many / 10; n < many; n++) feed(unanswered.syn(n, at(1100 + n / 1000)));
@@ -111,7 +113,7 @@ describe('a budget of exchanges', () => {
     assert.ok(grown < 2e6, `${Math.round(grown / 1e6)} MB more`);
     // those that are left repeat; of the others nothing is known any more
     const left = Array.from({ length: budget - 20 }, (_, i) => many - (budget - 20) + i);
-    for (const n of left) feed(unanswered.syn(n, at(2500)));
+    for (const n of left) feed(unanswered.syn(n, at(2500), 1));
     explainer.finish();
     const { findings, unexplained, omitted, lost } = explainer.report();
     assert.deepEqual(findings, []);

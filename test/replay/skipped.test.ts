@@ -17,6 +17,8 @@ function toldInPrerouting(record: Record, flags: number): Record {
 }
 
 const isNear = (time: number) => (record: Record) => Math.abs(record.time - time) < SOFTIRQ;
+/** TCP_ESTABLISHED, include/net/tcp_states.h */
+const ESTABLISHED = 1;
 /** Points that programs at tracepoints tell of. */
 const isTraced = ({ point }: Record) => point !== null && !/^(nat|mark)\./.test(point);
 
@@ -93,4 +95,64 @@ test('so does a segment of a connection that stands', async () => {
     finding.attempts.map(({ fate }) => fate),
     attempts.map(({ fate }, i) => (i === 2 ? 'unknown' : fate)),
   );
+});
+
+test('a packet that passes a place twice is one packet', async () => {
+  const { header, records } = await recordedAt('src/faults/policy-drop/session.skbw');
+  const whole = reportOf(header, records);
+  const twice = records.flatMap((record) =>
+    record.point === 'device.receive' ? [record, { ...record }] : [record],
+  );
+  assert.deepEqual(
+    reportOf(header, twice).findings.map(({ verdict, confidence, lostEvents, attempts }) => ({
+      ...{ verdict, confidence, lostEvents },
+      attempts: attempts.map(({ fate }) => fate),
+    })),
+    whole.findings.map(({ verdict, confidence, attempts }) => ({
+      ...{ verdict, confidence, lostEvents: 0 },
+      attempts: attempts.map(({ fate }) => fate),
+    })),
+  );
+});
+
+test('an ICMP error whose arrival was told in PREROUTING counts as an error', async () => {
+  const { header, records } = await recordedAt('src/faults/tunnel-mtu/session.skbw');
+  // its drop stands for its arrival: an error about the segment, of which only some are recorded
+  const errors = records.filter(
+    ({ bytes, point }) => point === 'packet.drop' && bytes[AT.flags] === EVENT_THINNED,
+  );
+  assert.equal(errors.length, 4);
+  const report = reportOf(
+    header,
+    records.map((record) => (errors.includes(record) ? toldInPrerouting(record, 0) : record)),
+  );
+  assert.equal(report.lost.missed, 4);
+  assert.equal(report.findings[0]?.lostEvents, 4);
+  assert.notEqual(report.findings[0]?.confidence, 'proved');
+});
+
+test('a healthy connect whose end was not seen is nothing to report', async () => {
+  const { header, records } = await recordedAt('src/faults/policy-drop/session.skbw');
+  const whole = reportOf(header, records);
+  // the healthy one's SYN-ACK comes back to its client
+  const ends = records.filter(
+    (record) => record.point === 'socket.state' && record.bytes[AT.new_state] === ESTABLISHED,
+  );
+  assert.ok(ends.length > 0);
+  const answer = records.findLast(
+    (record) => record.point === 'device.receive' && record.time < ends[0]!.time,
+  )!;
+  const report = reportOf(
+    header,
+    records.flatMap((record) => {
+      if (record === answer) return [toldInPrerouting(record, 0)];
+      return record.point === 'socket.state' &&
+        record.time > answer.time &&
+        isNear(answer.time)(record)
+        ? []
+        : [record];
+    }),
+  );
+  assert.deepEqual(report.unexplained, []);
+  assert.equal(report.findings.length, whole.findings.length);
 });

@@ -31,7 +31,7 @@ export class Exchange {
   /** a RST answered it */
   reset = false;
   lastTime: number;
-  /** events of it that must have happened, were not seen, and that nobody counted as lost */
+  /** events of it that must have happened, and that the kernel neither told of nor counted as lost */
   unseen = 0;
   /** findings published about it: their revisions by id */
   revisions: Map<string, number> | null = null;
@@ -75,9 +75,10 @@ export class Exchange {
   }
 
   /**
-   * The attempt that a packet seen at `place` belongs to: a packet passes a place once, so a second
-   * SYN there is the next attempt; so is one with another IP identification (the socket counts it
-   * up: ip_select_ident_segs, include/net/ip.h, 6.x; IPv6 has none).
+   * The attempt that a packet seen at `place` belongs to: one with another IP identification is
+   * the next attempt's (the socket counts it up: ip_select_ident_segs, include/net/ip.h, 6.x), one
+   * with the same is the same packet, also where it passes a place twice (ifb gives it back, somebody
+   * copies it). IPv6 has none: there a packet passes a place once.
    * @param message which of the exchange's messages it is
    * @returns true when a new attempt began
    */
@@ -86,8 +87,9 @@ export class Exchange {
     const current = this.attempts.findLast(
       (attempt) => attempt.message === message && (ipId === 0 || attempt.ipId === ipId),
     );
-    if (current?.ipId === ipId && !current.places.includes(place)) {
-      current.places.push(place);
+    const passed = current?.places.includes(place);
+    if (current?.ipId === ipId && (ipId !== 0 || !passed)) {
+      if (!passed) current.places.push(place);
       current.startedAt = Math.min(current.startedAt, time);
       return false;
     }

@@ -21,8 +21,8 @@ const MARGIN = 1e9;
 const AT_ONCE = 10e6;
 /**
  * How late it may be told that a segment was sent again, ns: the processor of a guest may stand still
- * meanwhile. After a timeout (icsk_retransmits > 0) nothing else was sent for TCP_RTO_MIN, 200 ms
- * (include/net/tcp.h); a tail loss probe comes sooner (tcp_schedule_loss_probe: two jiffies).
+ * meanwhile. Before a timeout (icsk_retransmits > 0) nothing else was sent for TCP_RTO_MIN, by default
+ * 200 ms (include/net/tcp.h); a tail loss probe comes sooner (tcp_schedule_loss_probe: two jiffies).
  */
 const LATE = { timeout: 100e6, probe: 10e6 };
 const MAX_ERRORS = 256;
