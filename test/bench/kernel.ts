@@ -1,6 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { Cursor } from '../../src/event/cursor.js';
-import { EVENT_SKIPPED } from '../../src/event/flags.js';
 import { KernelTypes } from '../../src/probe/kernel-types.js';
 import { compileFilter } from '../../src/probe/filter.js';
 import { native, type Pointer } from '../../src/probe/libbpf.js';
@@ -164,11 +162,9 @@ class Product {
   drain(): number {
     let events = 0;
     for (;;) {
-      const { count, bytes } = this.ring.take(BATCH_BYTES);
+      const { count } = this.ring.take(BATCH_BYTES);
       if (count === 0) return events;
-      // arrivals that the kernel skipped programs for are told of any packet
-      for (const cursor = new Cursor().reset(bytes, 0); cursor.next();)
-        if ((cursor.flags & EVENT_SKIPPED) === 0) events++;
+      events += count;
     }
   }
 
@@ -223,8 +219,8 @@ export async function measureKernel(
             sample.ratio.push(ns / empty);
           }
           const events = product.drain();
-          // the connection that carries the data is opened, too
-          if (load.wanted !== events > 100)
+          // the connection that carries the data is opened, too; of its drops some a second are told
+          if (load.wanted !== events > packets / 10)
             throw new Error(`${events} events of ${load.name} were recorded`);
         }
         product.detach();
