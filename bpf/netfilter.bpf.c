@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * device.receive, where no tracepoint told of it (device.bpf.c). mark.set, nat.setup and nat.rewrite: what a hook's nat (and mangle) chains do to a packet, seen by
+ * mark.set, nat.setup and nat.rewrite: what a hook's nat (and mangle) chains do to a packet, seen by
  * a pair of netfilter programs around them; or what its nat chains do, by a pair around the function
  * that runs them; and what the function that rewrites makes of a tunnel packet. The first of a pair
- * notes the values before, the second compares.
+ * notes the values before, the second compares. device.receive, where no tracepoint told of it.
  */
 
 struct passage {

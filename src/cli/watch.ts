@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import pc from 'picocolors';
 import { decodeFact, RECORD_EVENT, type Fact } from '../event/fact.js';
+import { EVENT_SKIPPED } from '../event/flags.js';
 import { LAYOUT } from '../event/layout.js';
 import { count } from '../explain/wording.js';
 import { recordSize } from '../session/records.js';
@@ -18,6 +19,7 @@ interface WatchOptions {
 }
 
 const KIND = LAYOUT.kind[0];
+const FLAGS = LAYOUT.flags[0];
 /** The moving line is drawn so often, ms. */
 const STATUS_MS = 500;
 
@@ -123,8 +125,10 @@ class Terminal implements Screen {
 
   private count(records: Buffer): void {
     for (let at = 0; at < records.length; at += recordSize(records, at))
-      if (records[at + KIND] === RECORD_EVENT) this.events++;
-      else this.countLost(decodeFact(records, at));
+      if (records[at + KIND] === RECORD_EVENT) {
+        this.events++;
+        if ((records[at + FLAGS]! & EVENT_SKIPPED) !== 0) this.lostInKernel++;
+      } else this.countLost(decodeFact(records, at));
   }
 
   private countLost(fact: Fact): void {

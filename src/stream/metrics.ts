@@ -1,5 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client';
 import { decodeFact, RECORD_FACT, type Fact } from '../event/fact.js';
+import { EVENT_SKIPPED } from '../event/flags.js';
 import { LAYOUT } from '../event/layout.js';
 import { Point, POINTS } from '../event/point.js';
 import type { Finding } from '../explain/finding.js';
@@ -9,6 +10,7 @@ import type { Batch, SessionHeader } from '../session/session.js';
 
 const KIND = LAYOUT.kind[0];
 const POINT = LAYOUT.point[0];
+const FLAGS = LAYOUT.flags[0];
 const REASON = LAYOUT.reason[0];
 const DROP = Point['packet.drop'];
 
@@ -87,6 +89,7 @@ export class Metrics {
       }
       const point = bytes[at + POINT]!;
       this.byPoint[point]!++;
+      if ((bytes[at + FLAGS]! & EVENT_SKIPPED) !== 0) this.lost.program++;
       if (point === DROP) {
         const reason = bytes.readUInt32LE(at + REASON);
         this.byReason.set(reason, (this.byReason.get(reason) ?? 0) + 1);

@@ -2,7 +2,7 @@ import { conversionFrom, type Conversion } from '../event/conversion.js';
 import { AT, Cursor } from '../event/cursor.js';
 import type { DnsMessage } from '../event/dns.js';
 import { decodeFact, RECORD_EVENT, RECORD_FACT, type Fact } from '../event/fact.js';
-import { EVENT_TUNNEL } from '../event/flags.js';
+import { EVENT_SKIPPED, EVENT_TUNNEL } from '../event/flags.js';
 import { Headers, IPPROTO_TCP, TCP_ACK, TCP_SYN } from '../event/headers.js';
 import { Point, POINTS } from '../event/point.js';
 import type { Evidence } from '../explain/finding.js';
@@ -67,6 +67,7 @@ export class SessionRecords {
       if (cursor.isFact) this.fact(cursor, cursor.seq);
       else {
         this.events++;
+        if ((cursor.flags & EVENT_SKIPPED) !== 0) this.lost++;
         if (cursor.point === DROP) this.drops.push(cursor.seq);
       }
     }

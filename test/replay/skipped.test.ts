@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { AT } from '../../src/event/cursor.js';
 import { EVENT_SKIPPED, EVENT_THINNED } from '../../src/event/flags.js';
 import { Point } from '../../src/event/point.js';
+import { Metrics } from '../../src/stream/metrics.js';
 import { recordedAt, reportOf, type Record } from './altered.js';
 
 /** What passes from one node to the next does so within this time, ns. */
@@ -27,13 +28,11 @@ test('a SYN that passed while the kernel ran no program at a tracepoint leaves i
   const whole = reportOf(header, records);
   const second = records.filter(({ point }) => point === 'packet.drop')[1]!;
   const arrival = records.find((r) => isNear(second.time)(r) && r.point === 'device.receive')!;
-  const report = reportOf(
-    header,
-    records.flatMap((record) => {
-      if (record === arrival) return [toldInPrerouting(record, 0)];
-      return isTraced(record) && isNear(second.time)(record) ? [] : [record];
-    }),
-  );
+  const seen = records.flatMap((record) => {
+    if (record === arrival) return [toldInPrerouting(record, 0)];
+    return isTraced(record) && isNear(second.time)(record) ? [] : [record];
+  });
+  const report = reportOf(header, seen);
   assert.deepEqual(whole.lost, { ring: 0, missed: 0, exchanges: 0 });
   assert.deepEqual(report.lost, { ring: 0, missed: 1, exchanges: 0 });
   const [before, finding] = [whole.findings[0]!, report.findings[0]!];
@@ -46,6 +45,9 @@ test('a SYN that passed while the kernel ran no program at a tracepoint leaves i
     finding.attempts.map(({ fate }) => fate),
     before.attempts.map(({ fate }, i) => (i === 1 ? 'unknown' : fate)),
   );
+  const metrics = new Metrics(header);
+  seen.forEach(({ bytes }, firstSeq) => metrics.count({ firstSeq, count: 1, bytes }));
+  assert.match((await metrics.text()).text, /^skbwhy_lost_events_total{where="program"} 1$/m);
 });
 
 test('so does one that came, and was not seen to leave', async () => {
