@@ -34,7 +34,7 @@ function assertRehash(report: LabReport): Finding {
   assert.equal(first?.checksum?.before, first?.checksum?.after);
   assert.equal(second?.checksum?.after, second?.checksum?.expected);
   within(finding.prediction?.observedMs, finding.prediction?.recoverAtMs, 0.1);
-  assertNoticed(report.clients[0]?.connectMs, finding);
+  assertNoticed(report.clients[0]?.connectMs, finding, 500);
   return finding;
 }
 

@@ -83,7 +83,7 @@ describe('real resolvers, a real DNS server, one lost query each', () => {
   for (const [i, { libc, waits }] of RESOLVERS.entries())
     test(`${libc} waits ${waits / 1000} s, explained to the query`, () => {
       const took = measured.get(libc)!;
-      assertNoticed(took, { delayMs: waits });
+      assert.ok(took > waits && took < waits + 100, `${took} ms`);
       const client = podAddress(i + 1);
       const findings = report.findings.filter(({ subject }) => subject.client.startsWith(client));
       assert.equal(findings.length, 1, JSON.stringify(report, null, 1));
