@@ -507,7 +507,7 @@ export class Explainer implements Registry {
       const span = {
         from: exchange.startedAt,
         to: exchange.endedAt || exchange.lastTime,
-        unseen: exchange.unseen + unseenDepartures(view.observations, exchange.netns),
+        unseen: this.unseenOf(exchange),
         passed: passedBy(view.observations),
       };
       revisions.set(id, this.publish(id, span, body, revisions.get(id)));
@@ -603,8 +603,7 @@ export class Explainer implements Registry {
       world: first?.world ?? this.worlds[0]!,
       lostEvents:
         this.lostBetween(exchange.startedAt, exchange.endedAt || exchange.lastTime) +
-        exchange.unseen +
-        unseenDepartures(observations, exchange.netns),
+        this.unseenOf(exchange),
       attached: (point) =>
         sources.some((s) => s.header.plan.some((p) => p.point === point && p.mechanism !== null)),
       reasonName: (o) => inferred(o)?.name ?? reasonsOf(o)[o.reason] ?? `reason ${o.reason}`,
@@ -617,6 +616,12 @@ export class Explainer implements Registry {
             ];
       },
     };
+  }
+
+  /** Events of it that the kernel neither told of nor counted as lost. */
+  private unseenOf(exchange: Exchange): number {
+    const { unseen, netns } = exchange;
+    return unseen + unseenDepartures(exchange.observations(this.sources), netns);
   }
 
   /** Losses are reported about once a second: one a second later may lie in the window too. */

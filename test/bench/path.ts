@@ -5,13 +5,13 @@ import { FileWriter } from '../../src/session/file-writer.js';
 import { trace } from '../../src/session/live.js';
 import type { Network } from './network.js';
 import { spread, type Figure } from './statistics.js';
+import { Skipped } from './skipped.js';
 
 /** What one run of the whole path took. */
 interface Run {
   events: number;
-  /** for want of room */
   lost: number;
-  /** runs of programs that the kernel skipped */
+  /** arrivals that the kernel skipped programs for */
   skipped: number;
   /** CPU time of this process while it traced, ns */
   cpu: number;
@@ -24,7 +24,8 @@ async function run(network: Network, file: string, traffic: () => Promise<unknow
   const start = performance.now();
   const before = process.cpuUsage();
   const recorder = await FileWriter.create(file, session.header);
-  const explained = explain([session], { recorder });
+  const skipped = new Skipped(session);
+  const explained = explain([skipped.session], { recorder });
   try {
     await traffic();
   } finally {
@@ -36,8 +37,8 @@ async function run(network: Network, file: string, traffic: () => Promise<unknow
   const { ring, missed } = report.lost;
   return {
     events: report.sessions[0]!.events,
-    lost: ring,
-    skipped: missed,
+    lost: ring + missed - skipped.count,
+    skipped: skipped.count,
     cpu: (user + system) * 1000,
     ms: performance.now() - start,
   };

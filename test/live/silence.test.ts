@@ -7,8 +7,6 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { explain, type Explained } from '../../src/cli/main-path.js';
-import { Cursor } from '../../src/event/cursor.js';
-import { EVENT_SKIPPED } from '../../src/event/flags.js';
 import type { Finding } from '../../src/explain/finding.js';
 import { kubeProxyRules } from '../../src/lab/kube-proxy.js';
 import { Namespaces, type Cable } from '../../src/lab/namespaces.js';
@@ -16,7 +14,7 @@ import { startProgram } from '../../src/lab/programs.js';
 import { PODS, TUNNEL } from '../../src/lab/tunnelled.js';
 import { nodeScript, podAddress, podScript, sysctls } from '../../src/lab/nodes.js';
 import { trace } from '../../src/session/live.js';
-import type { Batch, Session } from '../../src/session/session.js';
+import { Skipped } from '../bench/skipped.js';
 
 /** So many connects and so many lookups, half of them while packets are lost. */
 const EXCHANGES = Number(process.env['SKBWHY_EXCHANGES'] ?? 5000);
@@ -63,26 +61,6 @@ interface Outcome extends Explained {
   skipped: number;
   /** each finding as it was at last, those too many for the report included */
   findings: Finding[];
-}
-
-/** Counts events with the flag SKIPPED on their way out of a session. */
-class Skipped {
-  count = 0;
-  readonly session: Session;
-
-  constructor(session: Session) {
-    this.session = Object.create(session, {
-      [Symbol.asyncIterator]: { value: () => this.counted(session) },
-    }) as Session;
-  }
-
-  private async *counted(session: Session): AsyncGenerator<Batch> {
-    for await (const batch of session) {
-      for (const cursor = new Cursor().reset(batch.bytes, batch.firstSeq); cursor.next();)
-        if (cursor.isEvent && (cursor.flags & EVENT_SKIPPED) !== 0) this.count++;
-      yield batch;
-    }
-  }
 }
 
 const service = (name: string, port: number, protocol: 'tcp' | 'udp', backend: number) => ({
