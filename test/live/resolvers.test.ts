@@ -13,10 +13,13 @@ import { assertNoticed, skbwhy } from './skbwhy.js';
 const SOURCE = fileURLToPath(new URL('../../../test/live/getaddrinfo.c', import.meta.url));
 const NAME = 'www.example.com';
 
-/** Each asks from a pod of its own; how long it waits until it repeats, ms. */
+/**
+ * Each asks from a pod of its own; how long it waits until it repeats, ms. musl keeps time in whole
+ * milliseconds (`__res_msend_rc`, musl 1.2.3), so that up to one of its 2500 may have passed before.
+ */
 const RESOLVERS = [
-  { libc: 'musl', compiler: ['musl-gcc', '-static'], waits: 2500 },
-  { libc: 'glibc', compiler: ['gcc'], waits: 5000 },
+  { libc: 'musl', compiler: ['musl-gcc', '-static'], waits: 2500, early: 1 },
+  { libc: 'glibc', compiler: ['gcc'], waits: 5000, early: 0 },
 ] as const;
 
 describe('real resolvers, a real DNS server, one lost query each', () => {
@@ -80,10 +83,10 @@ describe('real resolvers, a real DNS server, one lost query each', () => {
     rmSync(folder, { recursive: true });
   });
 
-  for (const [i, { libc, waits }] of RESOLVERS.entries())
+  for (const [i, { libc, waits, early }] of RESOLVERS.entries())
     test(`${libc} waits ${waits / 1000} s, explained to the query`, () => {
       const took = measured.get(libc)!;
-      assert.ok(took > waits && took < waits + 100, `${took} ms`);
+      assert.ok(took > waits - early && took < waits + 100, `${took} ms`);
       const client = podAddress(i + 1);
       const findings = report.findings.filter(({ subject }) => subject.client.startsWith(client));
       assert.equal(findings.length, 1, JSON.stringify(report, null, 1));
