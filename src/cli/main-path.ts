@@ -55,6 +55,10 @@ export async function explain(
     for (const entry of explainer.takeUnexplained()) publisher?.unexplained(entry);
   };
   for await (const { session, batch } of mergeSessions([...sessions])) {
+    if (batch === null) {
+      explainer.ended(session);
+      continue;
+    }
     if (recorder) await recorder.write(batch);
     publisher?.send(batch);
     tell(explainer.feed(batch, session));

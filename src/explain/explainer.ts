@@ -75,10 +75,8 @@ interface Source {
   owners: Map<number, number>;
   cursor: Cursor;
   startNs: number;
-  /** what its times need to be on the first session's clock, ns */
+  /** what its times need to be on the common clock, ns: see clockOffsets */
   offset: number;
-  /** CLOCK_REALTIME − CLOCK_MONOTONIC, ms */
-  realtimeMs: number;
   records: number;
   events: number;
   lastTime: number;
@@ -115,6 +113,12 @@ interface Span {
  */
 export class Explainer implements Registry {
   private readonly sources: Source[];
+  /** when the first session began, common clock, ns */
+  private readonly startNs: number;
+  /** the latest time in any record, common clock, ns */
+  private now: number;
+  /** CLOCK_REALTIME − common clock, ms */
+  private readonly realtimeMs: number;
   private readonly worlds: World[];
   private readonly entryAnswers: EntryAnswers;
   private readonly headers = new Headers();
@@ -178,12 +182,15 @@ export class Explainer implements Registry {
         cursor: new Cursor(),
         startNs: header.clock.startNs + offset,
         offset,
-        realtimeMs: header.clock.realtimeOffsetUs / 1000,
         records: 0,
         events: 0,
         lastTime: header.clock.startNs + offset,
       };
     });
+    this.startNs = Math.min(...this.sources.map(({ startNs }) => startNs));
+    this.now = this.startNs;
+    const [first] = this.sources;
+    this.realtimeMs = first!.header.clock.realtimeOffsetUs / 1000 - first!.offset / 1e6;
     this.worlds = [...byBoot.values()].map((machine) => machine.world);
     this.entryAnswers = entryAnswers(this.sources);
   }
@@ -202,6 +209,7 @@ export class Explainer implements Registry {
       if (time > source.lastTime) {
         this.pace.pass(time - source.lastTime);
         source.lastTime = time;
+        this.now = Math.max(this.now, time);
         if (this.ending.size > 0) this.settle(time);
       }
       if (cursor.isFact) this.fact(source, cursor, time);
@@ -215,7 +223,17 @@ export class Explainer implements Registry {
     return this.take();
   }
 
-  /** The session ended: what is still open is judged as it stands. */
+  /**
+   * Nothing more comes of one of several sessions: about the namespaces that it spoke of others of its
+   * boot are believed from now on, be it the one that watched them, too, or the next one.
+   * @param session index of its header
+   */
+  ended(session: number): void {
+    const { owners } = this.sources[session]!;
+    for (const [netns, owner] of owners) if (owner === session) owners.delete(netns);
+  }
+
+  /** The last session ended: what is still open is judged as it stands. */
   finish(): Finding[] {
     this.dns.settle();
     this.settle(Infinity);
@@ -277,7 +295,7 @@ export class Explainer implements Registry {
 
   /**
    * Two sessions that watched one namespace at the same time tell everything twice, and a packet
-   * passes a place once: the session that speaks of it first is believed.
+   * passes a place once: the session that speaks of it first is believed, as long as it lasts.
    */
   private owns(source: Source, session: number, netns: number): boolean {
     const owner = source.owners.get(netns);
@@ -384,13 +402,13 @@ export class Explainer implements Registry {
       !outcome &&
       exchange.attempts.length <= 1 &&
       !exchange.dropped &&
-      this.now() - exchange.startedAt < CUT_MS * 1e6;
+      this.now - exchange.startedAt < CUT_MS * 1e6;
     if (cut || tracker.isHealthy(exchange)) {
       tracker.forget(exchange, false);
       this.drop(exchange);
     } else if (outcome) {
       this.held.suspect(exchange);
-      this.ending.set(exchange, this.now() + LINGER);
+      this.ending.set(exchange, this.now + LINGER);
     } else this.end(exchange);
   }
 
@@ -421,10 +439,6 @@ export class Explainer implements Registry {
     this.freshUnexplained.push(entry);
     this.ever.unexplained++;
     if (this.unexplained_.push(entry) > MAX_KEPT) this.unexplained_.shift();
-  }
-
-  private now(): number {
-    return Math.max(...this.sources.map((source) => source.lastTime));
   }
 
   unite(whole: Exchange, part: Exchange): void {
@@ -633,11 +647,12 @@ export class Explainer implements Registry {
   }
 
   private findingId(verdict: string, exchange: Exchange): string {
-    return `${verdict}-${(exchange.begunAt - this.sources[0]!.startNs).toString(36)}-${exchange.isn.toString(36)}`;
+    const began = exchange.begunAt - this.startNs;
+    return `${verdict}-${began.toString(36)}-${exchange.isn.toString(36)}`;
   }
 
   private iso(exchange: Exchange): string {
-    return new Date(exchange.startedAt / 1e6 + this.sources[0]!.realtimeMs).toISOString();
+    return new Date(exchange.startedAt / 1e6 + this.realtimeMs).toISOString();
   }
 }
 

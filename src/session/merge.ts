@@ -5,23 +5,21 @@ import type { Batch, Session } from './session.js';
 export interface MergedBatch {
   /** index into the sessions given */
   session: number;
-  batch: Batch;
+  /** null: nothing of this session comes any more */
+  batch: Batch | null;
 }
 
 /**
- * What to add to each session's times to have them on the first one's clock, ns. Sessions of one
- * boot share their monotonic clock; the others are aligned by what their wall clocks said.
+ * What to add to each session's times to have them on one clock, ns: that of the machine that booted
+ * first, so that no time is before 0. Sessions of one boot share their monotonic clock; the others are
+ * aligned by what their wall clocks said.
  */
 export function clockOffsets(sessions: readonly Pick<Session, 'header'>[]): number[] {
-  const first = sessions[0]?.header;
-  const clockOf = new Map<string, number>();
-  return sessions.map(({ header: { boot, clock } }) => {
-    const known = clockOf.get(boot);
-    if (known !== undefined) return known;
-    const offset = (clock.realtimeOffsetUs - first!.clock.realtimeOffsetUs) * 1000;
-    clockOf.set(boot, offset);
-    return offset;
-  });
+  const bootedAt = new Map<string, number>();
+  for (const { boot, clock } of sessions.map(({ header }) => header))
+    if (!bootedAt.has(boot)) bootedAt.set(boot, clock.realtimeOffsetUs);
+  const first = Math.min(...bootedAt.values());
+  return sessions.map(({ header }) => (bootedAt.get(header.boot)! - first) * 1000);
 }
 
 /**
@@ -44,7 +42,9 @@ export async function* mergeSessions(
       const [next, rival] = earliestTwo(sources);
       if (!next) return;
       yield { session: next.session, batch: next.takeBefore(rival) };
-      if (next.empty) await next.load();
+      if (!next.empty) continue;
+      await next.load();
+      if (next.empty) yield { session: next.session, batch: null };
     }
   } finally {
     await Promise.all(sources.map((source) => source.stop()));

@@ -3,34 +3,9 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { explain } from '../../src/cli/main-path.js';
 import { Cursor } from '../../src/event/cursor.js';
-import { LAYOUT } from '../../src/event/layout.js';
 import type { Report } from '../../src/explain/finding.js';
-import type { Batch, Session, SessionHeader } from '../../src/session/session.js';
 import { recordsOf } from './copies.js';
-
-const TIME = LAYOUT.time[0];
-
-class Records implements Session {
-  private readonly records: Buffer[] = [];
-
-  constructor(readonly header: SessionHeader) {}
-
-  /** Takes a record, which happened so much earlier by this session's clock, ns. */
-  push(record: Buffer, earlier = 0n): void {
-    const own = Buffer.from(record);
-    own.writeBigUInt64LE(own.readBigUInt64LE(TIME) - earlier, TIME);
-    this.records.push(own);
-  }
-
-  // eslint-disable-next-line @typescript-eslint/require-await -- a Session is asynchronous
-  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void> {
-    for (const [firstSeq, bytes] of this.records.entries()) yield { firstSeq, count: 1, bytes };
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-}
+import { Records } from './records.js';
 
 /** A recorded session as two machines would have recorded it that were started at different times. */
 async function split(verdict: string, second: string): Promise<[Records, Records]> {

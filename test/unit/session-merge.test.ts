@@ -36,7 +36,13 @@ interface Seen {
 
 async function merged(sessions: Session[]): Promise<Seen[]> {
   const seen: Seen[] = [];
+  const ended = new Set<number>();
   for await (const { session, batch } of mergeSessions(sessions)) {
+    assert.ok(!ended.has(session), 'nothing comes of a session that has ended');
+    if (batch === null) {
+      ended.add(session);
+      continue;
+    }
     const { bytes, firstSeq, count } = batch;
     let seq = firstSeq;
     for (let at = 0; at < bytes.length; at += recordSize(bytes, at))
@@ -44,6 +50,8 @@ async function merged(sessions: Session[]): Promise<Seen[]> {
     assert.equal(seq - firstSeq, count);
     assert.ok(count > 0);
   }
+  if (sessions.length > 1)
+    for (const { session } of seen) assert.ok(ended.has(session), `the end of ${session} was told`);
   return seen;
 }
 
@@ -84,20 +92,22 @@ describe('merging sessions', () => {
     const given: Batch[] = [];
     for await (const batch of one) given.push(batch);
     const got: Batch[] = [];
-    for await (const { batch } of mergeSessions([one])) got.push(batch);
+    for await (const { batch } of mergeSessions([one])) if (batch) got.push(batch);
     assert.deepEqual(got, given);
   });
 
   test('cuts batches only where the order goes over to another session', async () => {
-    const runs: [number, number][] = [];
+    const runs: [session: number, records: number | undefined][] = [];
     const sessions = [session([1, 2, 3, 10, 11], 5), session([4, 5, 12], 5)];
     for await (const { session, batch } of mergeSessions(sessions))
-      runs.push([session, batch.count]);
+      runs.push([session, batch?.count]);
     assert.deepEqual(runs, [
       [0, 3],
       [1, 2],
       [0, 2],
+      [0, undefined],
       [1, 1],
+      [1, undefined],
     ]);
   });
 
@@ -109,6 +119,8 @@ describe('merging sessions', () => {
       session([1_500_000], 3, { boot: 'a', clock: clock(5_000_007) }),
     ];
     assert.deepEqual(clockOffsets(sessions), [0, 2_000_000, 0]);
+    // the machine that booted first sets the clock: no time is before 0
+    assert.deepEqual(clockOffsets([sessions[1]!, sessions[0]!]), [2_000_000, 0]);
     const seen = await merged(sessions);
     assert.deepEqual(
       seen.map((record) => record.session),
