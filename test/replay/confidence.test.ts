@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { AT } from '../../src/event/cursor.js';
 import { encodeFact } from '../../src/event/fact.js';
+import type { PointName } from '../../src/event/point.js';
 import { faults, recordedAt, reportOf } from './altered.js';
+
+const KERNELS = new URL('../../../sessions/', import.meta.url);
 
 const sessionOf = (verdict: string) => recordedAt(`src/faults/${verdict}/session.skbw`);
 
@@ -36,7 +40,9 @@ for (const { verdict } of faults) {
 
   test(`${verdict}: with a point missing nothing is proved that it would have shown`, async () => {
     const { header, records } = await sessionOf(verdict);
-    const whole = reportOf(header, records).findings.find((f) => f.verdict === verdict)!;
+    const { findings: all } = reportOf(header, records);
+    const whole = all.find((f) => f.verdict === verdict)!;
+    const verdicts = new Set(all.map((finding) => finding.verdict));
     for (const { point } of header.plan) {
       const plan = header.plan.map((entry) =>
         entry.point === point ? { ...entry, mechanism: null, reason: 'taken away' } : entry,
@@ -44,6 +50,8 @@ for (const { verdict } of faults) {
       const rest = records.filter((record) => record.point !== point);
       const { findings } = reportOf({ ...header, plan }, rest);
       for (const finding of findings) {
+        // what is not seen is no other fault
+        assert.ok(verdicts.has(finding.verdict), `${finding.verdict} without ${point}`);
         if (finding.verdict !== verdict || finding.confidence !== 'proved') continue;
         assert.deepEqual(finding.loweredFor, []);
         // what only it had shown is not claimed, or shown by others
@@ -60,6 +68,28 @@ for (const { verdict } of faults) {
     }
   });
 }
+
+for (const file of readdirSync(KERNELS).filter((name) => name.endsWith('.skbw')))
+  test(`${file}: with points missing, one or all at functions, no other fault is found`, async () => {
+    const { header, records } = await recordedAt(`sessions/${file}`);
+    const all = reportOf(header, records).findings;
+    const verdicts = new Set(all.map(({ verdict }) => verdict));
+    const points = header.plan.map(({ point }) => new Set([point]));
+    const atFunctions = header.plan.filter(({ mechanism }) =>
+      /^(fentry|kprobe)$/.test(`${mechanism}`),
+    );
+    for (const missing of [...points, new Set(atFunctions.map(({ point }) => point))]) {
+      const plan = header.plan.map((entry) =>
+        missing.has(entry.point) ? { ...entry, mechanism: null, reason: 'taken away' } : entry,
+      );
+      const rest = records.filter(({ point }) => !missing.has(point as PointName));
+      for (const { verdict, subject } of reportOf({ ...header, plan }, rest).findings)
+        assert.ok(
+          verdicts.has(verdict),
+          `${verdict} of ${subject.client} without ${[...missing].join(', ')}`,
+        );
+    }
+  });
 
 test('a connect of which nobody saw that it stood has ended nevertheless, and is not proved', async () => {
   const { header, records } = await sessionOf('double-snat');

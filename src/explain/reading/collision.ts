@@ -12,7 +12,13 @@ import { subjectOf } from './subject.js';
 import { duration, passageText, shortDuration } from '../wording.js';
 
 /** How long after the drop the winner's packet may show that its entry is in the table, ns. */
-export const SHOWN = 10e6;
+const SHOWN = 10e6;
+
+/** A packet passes a namespace in less, unless somebody holds it (NFQUEUE), ns: taken where its coming was not seen. */
+const PASSAGE = 10e6;
+
+/** Entries of one flow that clash are made at the same moment, ns; what comes later finds the first. */
+const SAME_MOMENT = 1e9;
 
 /**
  * A packet that was dropped because its conntrack entry could not be inserted: another flow has the
@@ -31,6 +37,8 @@ export interface Collision {
    * `taken`: the winner was there, and NAT found no other tuple. null: not known
    */
   how: 'race' | 'taken' | null;
+  /** when the packet came into the namespace, CLOCK_MONOTONIC ns; null: not seen */
+  entered: number | null;
 }
 
 /** @returns null when no packet of the exchange was dropped so, or that cannot be told yet */
@@ -39,8 +47,9 @@ export function collisionOf(exchange: Case): Collision | null {
   for (const drop of drops) {
     const winner = winnerOf(exchange, drop);
     if (!winner) continue;
-    const how = winner.insertedAt >= enteredAt(exchange, drop) ? 'race' : 'taken';
-    return { drop, drops, winner, how };
+    const entered = enteredAt(exchange, drop);
+    const how = winner.insertedAt >= (entered ?? drop.time - PASSAGE) ? 'race' : 'taken';
+    return { drop, drops, winner, how, entered };
   }
   const [drop] = drops;
   if (!drop || !mayHaveCollided(exchange, drop)) return null;
@@ -48,7 +57,7 @@ export function collisionOf(exchange: Case): Collision | null {
   const next = repeatOf(exchange, drop.attempt)?.n;
   const again = drops.some(({ attempt }) => attempt === next);
   if (exchange.outcome === 'pending' && !again) return null;
-  return { drop, drops, winner: null, how: again ? 'taken' : null };
+  return { drop, drops, winner: null, how: again ? 'taken' : null, entered: null };
 }
 
 /**
@@ -79,11 +88,28 @@ function winnerOf(exchange: Case, drop: Observation): Entry | null {
   );
 }
 
+/** The entry of the same flow that was made at the same moment as the dropped packet's, and is in the table. */
+export function sameFlowWinner(exchange: Case, drop: Observation): Entry | null {
+  return (
+    exchange
+      .rivals(drop, 'original')
+      .findLast(
+        ({ insertedAt, firstSeen }) =>
+          insertedAt !== 0 &&
+          insertedAt <= drop.time + SHOWN &&
+          Math.abs(firstSeen - drop.time) < SAME_MOMENT,
+      ) ?? null
+  );
+}
+
 /** Another client's entry may have had the tuple, if no entry of the same flow was there to clash with. */
 function mayHaveCollided(exchange: Case, drop: Observation): boolean {
-  return !exchange
-    .rivals(drop, 'original')
-    .some((rival) => rival.insertedAt !== 0 && rival.firstSeen < drop.time);
+  return (
+    sameFlowWinner(exchange, drop) === null &&
+    !exchange
+      .rivals(drop, 'original')
+      .some((rival) => rival.insertedAt !== 0 && rival.firstSeen < drop.time)
+  );
 }
 
 /** What the dropped packet was translated to. */
@@ -100,7 +126,7 @@ export function translatedClaim(exchange: Case, { drop }: Collision): Claim {
 }
 
 /** Who raced it, and won. */
-export function raceClaims(exchange: Case, { drop }: Collision, winner: Entry): Claim[] {
+export function raceClaims(exchange: Case, { drop, entered }: Collision, winner: Entry): Claim[] {
   const { reply } = drop.ct!;
   const noun = nameOf(exchange, drop.attempt);
   return [
@@ -111,7 +137,12 @@ export function raceClaims(exchange: Case, { drop }: Collision, winner: Entry): 
     },
     {
       claim: 'winner-inserted',
-      text: `That one is in the table first. It was ${ageOf(winner, drop)} old when the other came to be inserted, and not there yet when ${noun} entered ${nodeOf(drop)} ${shortDuration((drop.time - enteredAt(exchange, drop)) / 1e6)} before: NAT looks for a free tuple among the entries in the table, and neither saw the other. A race.`,
+      text:
+        `That one is in the table first. It was ${ageOf(winner, drop)} old when the other came to be inserted, ` +
+        (entered === null
+          ? `too young to have been there when NAT chose for ${noun}`
+          : `and not there yet when ${noun} entered ${nodeOf(drop)} ${shortDuration((drop.time - entered) / 1e6)} before`) +
+        `: NAT looks for a free tuple among the entries in the table, and neither saw the other. A race.`,
       evidence: winner.inserted,
     },
   ];
@@ -201,17 +232,22 @@ export function ruledOutByCollision(exchange: Case, { drop, winner }: Collision)
 export function commonOf<V extends string>(
   exchange: Case,
   verdict: V,
-  { drops, winner }: Collision,
+  { drop, drops, winner, entered }: Collision,
 ): Pick<Diagnosis, 'confidence' | 'loweredFor' | 'subject' | 'attempts' | 'bypass'> & {
   verdict: V;
 } {
   return {
     verdict,
-    confidence: winner ? 'proved' : 'likely',
+    confidence: winner && entered !== null ? 'proved' : 'likely',
     loweredFor: winner
-      ? []
+      ? entered !== null
+        ? []
+        : [`when the packet came to ${nodeOf(drop)} was not seen (device.receive)`]
       : [
-          'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded',
+          'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded' +
+            (exchange.attached('conntrack.insert')
+              ? ''
+              : '; conntrack.insert, which may have shown it, was not attached'),
         ],
     subject: subjectOf(exchange),
     attempts: attemptsUpToAnswer(exchange, drops),

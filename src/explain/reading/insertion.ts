@@ -35,12 +35,15 @@ export function isFailedInsertion(o: Observation): boolean {
   );
 }
 
-/** When the packet that was dropped came into the namespace that dropped it, CLOCK_MONOTONIC ns. */
-export function enteredAt(exchange: Case, drop: Observation): number {
+/** When the packet that was dropped came into the namespace that dropped it, CLOCK_MONOTONIC ns; null: not seen. */
+export function enteredAt(exchange: Case, drop: Observation): number | null {
   const first = exchange.observations.find(
     (o) => o.netns === drop.netns && o.attempt === drop.attempt,
   );
-  return first?.time ?? drop.time;
+  // its own client's packets begin there
+  return first?.point === 'device.receive' || (first && drop.netns === exchange.netns)
+    ? first.time
+    : null;
 }
 
 /** The flow that a conntrack entry is for, as the client knows it. */

@@ -1,5 +1,5 @@
 import { isRequest, nameOf } from '../../explain/reading/attempts.js';
-import { insertFailedClaim, SHOWN } from '../../explain/reading/collision.js';
+import { insertFailedClaim, sameFlowWinner } from '../../explain/reading/collision.js';
 import type { Case, Diagnoser, Entry } from '../../explain/diagnose.js';
 import { evidenceOf, outcomeText } from '../../explain/reading/fates.js';
 import type { Claim, Diagnosis, RuledOut } from '../../explain/finding.js';
@@ -12,9 +12,6 @@ import { count, duration, passageText, shortDuration } from '../../explain/wordi
 import { formatEndpoint } from '../../event/headers.js';
 import { remedies, type Clash } from './remedies.js';
 
-/** Entries of one flow that clash are made at the same moment, ns; what comes later finds the first. */
-const SAME_MOMENT = 1e9;
-
 /**
  * Two packets of one flow make an entry each, because neither finds one; the second insertion fails,
  * and its packet is dropped. Kernels from 5.7 on merge the two or keep both (nf_ct_resolve_clash,
@@ -26,25 +23,12 @@ export const insertRace: Diagnoser = {
   diagnose(exchange) {
     const drops = failedInsertions(exchange);
     for (const drop of drops) {
-      const winner = winnerOf(exchange, drop);
+      const winner = sameFlowWinner(exchange, drop);
       if (winner) return diagnosis(exchange, drops, drop, winner);
     }
     return null;
   },
 };
-
-function winnerOf(exchange: Case, drop: Observation): Entry | null {
-  return (
-    exchange
-      .rivals(drop, 'original')
-      .findLast(
-        ({ insertedAt, firstSeen }) =>
-          insertedAt !== 0 &&
-          insertedAt <= drop.time + SHOWN &&
-          Math.abs(firstSeen - drop.time) < SAME_MOMENT,
-      ) ?? null
-  );
-}
 
 function clashOf({ ct }: Observation, { reply }: Entry): Clash {
   const loser = ct!.reply;
