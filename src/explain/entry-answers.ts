@@ -73,6 +73,6 @@ export function entryAnswers(
   };
 }
 
-const addressOf = ({ id }: Conntrack): number => addressNumber(BigInt(`0x${id}`));
+const addressOf = ({ address }: Conntrack): number => addressNumber(BigInt(`0x${address}`));
 
 const placeOf = (netns: number, { zone, protocol }: Conntrack) => ({ netns, zone, protocol });

@@ -66,6 +66,7 @@ export interface FindingAttempt {
   hash: number | null;
   outerPort: { expected: number | null; wire: number | null } | null;
   outerConntrack: {
+    /** equal for the same entry, whichever attempt or finding met it */
     id: string;
     state: 'new' | 'existing';
     snat: boolean;

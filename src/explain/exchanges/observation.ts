@@ -27,8 +27,8 @@ export const CHECKSUM_PARTIAL = 3;
 const UNKNOWN = 0xffffffff;
 
 export interface Conntrack {
-  /** identity: address, tuple and start together (addresses are reused at once) */
-  id: string;
+  /** its address, hexadecimal: no identity, since another entry may be made there at once */
+  address: string;
   status: number;
   /** ms until it expires; null when not confirmed or not known */
   timeoutMs: number | null;
@@ -76,7 +76,7 @@ export class Observation {
     readonly world: World,
     /** the attempt it belongs to, from 1 */
     readonly attempt: number,
-    /** what its time needs to be on the first session's clock, ns */
+    /** what its time needs to be on the common clock, ns */
     offset = 0,
   ) {
     this.time = Number(record.readBigUInt64LE(AT.time)) + offset;
@@ -185,7 +185,7 @@ export class Observation {
     const originalKey = tupleKey(this.record, AT.original);
     const replyKey = tupleKey(this.record, AT.reply);
     return (this.conntrack = {
-      id: address.toString(16),
+      address: address.toString(16),
       status: this.record.readUInt32LE(AT.ct_status),
       timeoutMs: timeout === UNKNOWN ? null : timeout,
       startUs: start === 0n ? null : Number(start / 1000n),

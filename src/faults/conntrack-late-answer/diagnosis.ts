@@ -179,7 +179,7 @@ function winnerOf(exchange: Case, { ct }: Observation): Observation | undefined 
     (o) =>
       isRequest(o) &&
       o.ct?.originalKey === ct!.originalKey &&
-      o.ct.id !== ct!.id &&
+      o.ct.address !== ct!.address &&
       o.ct.replyKey !== ct!.replyKey &&
       (o.ct.status & IPS_CONFIRMED) !== 0 &&
       !o.tunnel,

@@ -1,12 +1,17 @@
 import type { Case } from '../../explain/diagnose.js';
 import type { FindingAttempt } from '../../explain/finding.js';
 import { whatOf } from '../../explain/reading/attempts.js';
+import type { Conntrack } from '../../explain/exchanges/observation.js';
 import { toMicroseconds } from '../../explain/wording.js';
 import { identity, type Crossing } from './crossing.js';
 
 /** What became of each attempt, for the finding. */
 export const attemptsOf = (exchange: Case, all: readonly Crossing[]): FindingAttempt[] =>
   all.map((c) => attempt(exchange, c, all));
+
+/** Its address, and the source port before and after translation: another one may have the address at once. */
+const idOf = ({ address, original, reply }: Conntrack): string =>
+  `${address}-${original.source.port}-${reply.destination.port}`;
 
 function attempt(exchange: Case, c: Crossing, all: readonly Crossing[]): FindingAttempt {
   const own = c.outerCt
@@ -22,7 +27,7 @@ function attempt(exchange: Case, c: Crossing, all: readonly Crossing[]): Finding
     hash: (c.entry ?? c.sent)?.hash ?? null,
     outerPort: c.wire ? { expected: c.expectedPort, wire: c.wirePort } : null,
     outerConntrack: c.outerCt && {
-      id: c.outerCt.id,
+      id: idOf(c.outerCt),
       state: c.newEntry ? 'new' : 'existing',
       snat: c.snat,
       ageMs: since === null ? null : toMicroseconds(((c.sent ?? c.nat)!.time - since) / 1e6),

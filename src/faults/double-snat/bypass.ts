@@ -69,7 +69,7 @@ export function bypassOf(exchange: Case, all: readonly Crossing[]): Bypass | nul
       ...base,
       why: 'offload-changed',
       text:
-        `The same outer entry ${through.outerCt!.id} still translates port ${through.expectedPort} to ${through.wirePort}, but this time the checksum follows (${hex16(through.checksum?.after ?? 0)}): ` +
+        `The same outer entry ${through.outerCt!.address} still translates port ${through.expectedPort} to ${through.wirePort}, but this time the checksum follows (${hex16(through.checksum?.after ?? 0)}): ` +
         `the packet's checksum was finished before NAT, so checksum offload of the tunnel was switched off in between${offloadFact(before, through)}.`,
       short: `${nameOf(exchange, through.n)} was translated like the others, but checksum offload had been switched off by then, so NAT could keep the checksum right.`,
       evidence: proof(before.sent, through.sent, through.nat),

@@ -149,7 +149,7 @@ export function needsNoMark(path: SnatPath | null, crossings: readonly Crossing[
 
 /** A conntrack entry's identity over time: addresses are reused at once, tuples after a while. */
 export function identity(ct: Conntrack): string {
-  return `${ct.id}/${ct.originalKey}/${ct.replyKey}`;
+  return `${ct.address}/${ct.originalKey}/${ct.replyKey}`;
 }
 
 function checksumOf(wire: Observation, nat: Observation | null): Crossing['checksum'] {

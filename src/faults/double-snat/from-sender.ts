@@ -177,7 +177,7 @@ function senderChain(
       claim: 'existing-entry-translates-again',
       text:
         `${namesOf(exchange, existing)} ${one ? 'is' : 'are'} not marked${first.entry?.mark ? ' any more' : ''} (mark ${hex(existing[0].entry?.mark ?? existing[0].sent?.mark ?? 0)}), but ${one ? 'has' : 'have'} ${sameHash ? 'the same hash, so the same outer tuple' : 'the same outer tuple (another hash may give the same port)'}: ` +
-        `the existing entry ${existing[0].outerCt!.id} still applies its SNAT, is refreshed by it, and the checksum is wrong again${likewise(existing)}.`,
+        `the existing entry ${existing[0].outerCt!.address} still applies its SNAT, is refreshed by it, and the checksum is wrong again${likewise(existing)}.`,
       evidence: existing.flatMap((c) => evidenceOf(c.entry, c.sent, c.arrived, c.drop)),
     });
   }
@@ -210,17 +210,23 @@ function atTheFunction({ beforeSport, beforeCheck, headers, record }: Observatio
 
 function fateClaim(exchange: Case, c: Crossing): Claim {
   const name = nameOf(exchange, c.n);
-  return c.drop
-    ? {
-        claim: 'dropped-by-peer',
-        text: `${name} reaches ${c.drop.world.netnsName(c.drop.netns)}, which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`,
-        evidence: evidenceOf(c.arrived, ...refusedChecksums(exchange, c.drop), c.drop),
-      }
-    : {
-        claim: 'peer-drop-expected',
-        text: `${name} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
-        evidence: evidenceOf(c.sent),
-      };
+  if (!c.drop)
+    return {
+      claim: 'peer-drop-expected',
+      text: `${name} leaves with checksum ${hex16(c.checksum!.after)} instead of ${hex16(c.checksum!.expected!)}: any receiver that verifies it drops it. Expected, not seen: the peer was not traced.`,
+      evidence: evidenceOf(c.sent),
+    };
+  const refused = refusedChecksums(exchange, c.drop);
+  const told = refused.length > 0 || exchange.reasonName(c.drop).includes('CSUM');
+  return {
+    claim: 'dropped-by-peer',
+    text:
+      `${name} reaches ${c.drop.world.netnsName(c.drop.netns)}, ` +
+      (told
+        ? `which verifies the checksum and drops it: ${dropText(exchange, c.drop)}.`
+        : `and is dropped: ${dropText(exchange, c.drop)}. The kernel does not name the checksum, which is wrong, as the reason.`),
+    evidence: evidenceOf(c.arrived, ...refused, c.drop),
+  };
 }
 
 function likewise(crossings: readonly Crossing[]): string {

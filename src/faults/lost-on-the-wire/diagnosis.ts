@@ -70,11 +70,15 @@ export const lostOnTheWire: Diagnoser = {
       prediction: null,
       chain: losses.flatMap((loss) => claims(exchange, loss)),
       ruledOut: [
-        {
-          verdict: 'policy-drop',
-          text: 'no traced namespace dropped a packet of these attempts: packet.drop was attached and no event was lost',
-          evidence: evidenceOf(first.left),
-        },
+        ...(to
+          ? [
+              {
+                verdict: 'policy-drop',
+                text: 'no traced namespace dropped a packet of these attempts: packet.drop was attached and no event was lost',
+                evidence: evidenceOf(first.left),
+              },
+            ]
+          : []),
         {
           verdict: 'slow-backend',
           text: first.answer
