@@ -20,6 +20,10 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   const end = exchange.endedAt || observations.at(-1)?.time || exchange.startedAt;
   const subject = subjectOf(exchange);
   const noun = nounOf(exchange);
+  // of a stalled connection what is recorded besides drops is that data was sent again
+  const stalled = exchange.kind === 'tcp-transfer';
+  const isSent = (o: Observation): boolean =>
+    stalled ? o.point === 'tcp.retransmit' : isRequest(o) && o.headers.outer.version !== 0;
   const requests = observations.filter((o) => isRequest(o));
   const answers = observations.filter((o) => isAnswer(o));
   const reset =
@@ -27,9 +31,9 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   const attempts = exchange.attempts.map((attempt, i) => {
     const mine = observations.filter((o) => o.attempt === i + 1);
     const drop = mine.findLast((o) => o.point === 'packet.drop');
-    const alive = mine.filter((o) => o.point !== 'packet.drop' && o.headers.outer.version !== 0);
-    const last = alive.findLast((o) => isRequest(o)) ?? drop;
-    const answer = alive.findLast((o) => isAnswer(o));
+    const alive = mine.filter((o) => o.point !== 'packet.drop');
+    const last = alive.findLast(isSent) ?? drop;
+    const answer = alive.findLast((o) => isAnswer(o) && o.headers.outer.version !== 0);
     return {
       n: i + 1,
       what: whatOf(exchange, i + 1),
@@ -52,11 +56,13 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   const took = duration((end - exchange.startedAt) / 1e6);
   const title = reset
     ? `${who}: refused by a RST`
-    : dropped
-      ? `${who}: ${outcome === 'recovered' ? `took ${took}` : 'failed'}, a packet was dropped (${dropped.drop})`
-      : outcome === 'recovered'
-        ? `${who}: answered after ${took}`
-        : `${who}: ${answers.length > 0 ? 'an answer was seen, but not taken' : 'no answer'} to ${count(attempts.length, noun)}`;
+    : stalled && !dropped
+      ? `${who}: stalled for ${took}, data was sent again ${count(attempts.length, 'time')}${outcome === 'recovered' ? '' : ' and not acknowledged'}`
+      : dropped
+        ? `${who}: ${outcome === 'recovered' ? `took ${took}` : 'failed'}, a packet was dropped (${dropped.drop})`
+        : outcome === 'recovered'
+          ? `${who}: answered after ${took}`
+          : `${who}: ${answers.length > 0 ? 'an answer was seen, but not taken' : 'no answer'} to ${count(attempts.length, noun)}`;
 
   const excluded: string[] = [];
   if (!dropped && exchange.attached('packet.drop') && exchange.lostEvents === 0)
@@ -65,6 +71,7 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     );
   if (
     subject.tunnel === null &&
+    !stalled &&
     requests.length > 0 &&
     !requests.some((o) => o.point === 'tunnel.transmit')
   )
@@ -74,6 +81,10 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   const last = requests.findLast((o) => o.point !== 'packet.drop');
   const lastPlace = attempts.at(-1)?.lastSeen;
   if (dropped) next.push(`look at what drops it: ${dropped.drop}`);
+  else if (stalled)
+    next.push(
+      `what became of the data after ${lastPlace} was not seen: record where it goes at the same time, then explain both files together`,
+    );
   else if (reset)
     next.push('look for the process that should listen there, or the rule that rejects');
   else if (outcome === 'recovered' && noun === 'query')

@@ -37,8 +37,6 @@ interface TunnelError {
 
 /** Data of a connection that does not get through: from its first loss until it moves on. */
 class Transfer extends Exchange {
-  /** events that tell of a loss on its way: a drop, an ICMP error */
-  losses = 0;
   /** what was seen of the latest attempt */
   private latest = { sent: false, dropped: false };
 
@@ -115,7 +113,6 @@ export class TcpTransfers implements Tracker {
     }
     if (!quoted && flow.seq(bytes) === transfer.seq) transfer.saw('dropped', time);
     transfer.add(cursor, session, time);
-    transfer.losses++;
     this.judge(transfer);
   }
 
@@ -184,13 +181,8 @@ export class TcpTransfers implements Tracker {
     return true;
   }
 
-  /** Data that vanishes out of sight tells nothing here, however long it takes: any peer may be gone. */
   isHealthy(transfer: Exchange): boolean {
-    return (
-      transfer.delayMs < this.slowMs ||
-      transfer.attempts.length < 2 ||
-      (transfer as Transfer).losses === 0
-    );
+    return transfer.delayMs < this.slowMs || transfer.attempts.length < 2;
   }
 
   forget(transfer: Exchange): void {
