@@ -57,9 +57,10 @@ export interface ProgramCost {
 /**
  * Has the kernel count the runs and the run time of programs until the returned function is called
  * (Linux 5.8).
- * @throws SkbwhyError 'kernel-refused'
+ * @throws SkbwhyError 'no-privilege', 'kernel-refused'
  */
 export function countRunTime(): () => void {
+  requirePrivilege();
   const { bpf, libc } = native();
   const fd = bpf.bpf_enable_stats(BPF_STATS_RUN_TIME);
   if (fd < 0)

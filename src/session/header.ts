@@ -13,7 +13,12 @@ const schema = z.looseObject({
   node: text,
   boot: text,
   startedAt: text,
-  kernel: z.looseObject({ release: text, version: text, machine: text, hz: z.number().positive() }),
+  kernel: z.looseObject({
+    release: text,
+    version: text,
+    machine: text,
+    hz: z.number().nonnegative(),
+  }),
   clock: z.looseObject({ startNs: z.number(), realtimeOffsetUs: z.number() }),
   filter: text.nullable(),
   netns: z.array(text).nullable(),

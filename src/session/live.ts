@@ -396,7 +396,8 @@ function describe(probe: Probe, options: TraceOptions): SessionHeader {
     startedAt: new Date(realtimeUs / 1000).toISOString(),
     kernel: { release: release(), version: version(), machine: machine(), hz: probe.hz },
     clock: { startNs, realtimeOffsetUs: Math.round(realtimeUs - startNs / 1000) },
-    filter: options.filter ?? null,
+    // a script may have broken it over lines
+    filter: options.filter?.trim().replace(/\s+/g, ' ') ?? null,
     netns: options.netns ?? null,
     plan: probe.plan,
     layout: LAYOUT,

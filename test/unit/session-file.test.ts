@@ -43,6 +43,15 @@ function failsWith(code: ErrorCode) {
 }
 
 describe('a session file', () => {
+  test('opens also where the kernel did not tell its HZ', async () => {
+    const kernel = { ...header().kernel, hz: 0 };
+    const path = join(folder, 'no-hz.skbw');
+    await (await FileWriter.create(path, header({ kernel }))).close();
+    const session = await openFile(path);
+    assert.equal(session.header.kernel.hz, 0);
+    await session.close();
+  });
+
   test('gives back the header and the records, however they were cut into batches', async () => {
     const path = file('round-trip.skbw');
     const all = records(0, 12_000);
