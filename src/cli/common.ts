@@ -63,9 +63,16 @@ function milliseconds(value: string): number {
   return n;
 }
 
-/** Exit status of a command that printed a report. */
-export function exitCode(report: Report, options: { failOnFinding?: boolean }): number {
-  return options.failOnFinding && report.findings.length > 0 ? 3 : 0;
+/**
+ * Exit status of a command that printed a report. Findings that are asked about come before the user's
+ * command that failed: what was found may well be why.
+ * @param status that of the user's command; 0 when there was none, or we ended it
+ */
+export function exitCode(report: Report, options: { failOnFinding?: boolean }, status = 0): number {
+  const failed = new SkbwhyError('command-failed', `the command ended with status ${status}`);
+  if (status !== 0) process.stderr.write(`${errorLine(failed).line}\n`);
+  if (options.failOnFinding && report.findings.length > 0) return 3;
+  return status === 0 ? 0 : 1;
 }
 
 export function formatOf(options: { json?: boolean; format?: Format }): Format {

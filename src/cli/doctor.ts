@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { arch, release, version } from 'node:os';
+import { machine, release, version } from 'node:os';
 import { Command, Option } from 'commander';
 import pc from 'picocolors';
 import stringWidth from 'string-width';
@@ -107,17 +107,25 @@ export function doctorCommand(): Command {
  * Says what this kernel allows, what forwards packets here, which settings matter, and which
  * faults this node is exposed to before any packet is lost. Changes nothing, loads no module.
  * @returns the exit status
- * @throws SkbwhyError 'not-linux', 'netns-missing'
+ * @throws SkbwhyError 'not-linux', 'netns-missing'; of `cost`, after the report: 'no-privilege' and what
+ *   else a trace may throw
  */
 export async function doctor(options: DoctorOptions = {}): Promise<number> {
   requireLinux();
   const report = await examine(options.netns ?? []);
+  let refused: SkbwhyError | null = null;
   if (options.cost !== undefined) {
     const { measureCosts } = await import('../session/costs.js');
-    const { plan, costs } = await measureCosts(options.cost);
-    report.points = plan.map((entry) => ({ ...entry, cost: costs.get(entry.point) ?? null }));
+    try {
+      const { plan, costs } = await measureCosts(options.cost);
+      report.points = plan.map((entry) => ({ ...entry, cost: costs.get(entry.point) ?? null }));
+    } catch (error) {
+      if (!(error instanceof SkbwhyError)) throw error;
+      refused = error;
+    }
   }
   process.stdout.write(options.json ? jsonText(report) : doctorText(report));
+  if (refused) throw refused;
   return options.failOnFinding && report.exposures.length > 0 ? 3 : 0;
 }
 
@@ -176,7 +184,7 @@ export async function examine(names: readonly string[]): Promise<DoctorReport> {
   });
   const [first, ...others] = looked;
   return {
-    kernel: { release: release(), version: version(), machine: arch() },
+    kernel: { release: release(), version: version(), machine: machine() },
     ...first!,
     points,
     pointsUnknown,
@@ -246,7 +254,7 @@ function wanted(names: readonly string[], known: readonly Namespace[]): Namespac
 const named = (known: readonly Namespace[], examined: readonly Namespace[]): Namespace[] =>
   known.map((one) => examined.find(({ inode }) => inode === one.inode) ?? one);
 
-/** The attach plan without attaching: what the kernel really takes, else what its BTF promises. */
+/** The attach plan without attaching: what the kernel really takes; where it may not be asked, none, and what its BTF promises. */
 async function attachPlan(): Promise<{ points: PlanEntry[]; pointsUnknown: string | null }> {
   try {
     const { checkedPoints, possiblePoints } = await import('../probe/probe.js');
@@ -254,12 +262,20 @@ async function attachPlan(): Promise<{ points: PlanEntry[]; pointsUnknown: strin
       return { points: checkedPoints(), pointsUnknown: null };
     } catch (error) {
       if (!(error instanceof SkbwhyError) || error.code === 'no-btf') throw error;
-      return { points: possiblePoints(), pointsUnknown: error.message };
+      const points = possiblePoints().map((entry) => (entry.mechanism ? untried(entry) : entry));
+      return { points, pointsUnknown: error.message };
     }
   } catch (error) {
     return { points: [], pointsUnknown: error instanceof Error ? error.message : String(error) };
   }
 }
+
+const untried = ({ point, mechanism, where }: PlanEntry): PlanEntry => ({
+  point,
+  mechanism: null,
+  where: '',
+  reason: `not tried; its BTF would have ${mechanism} ${where}`,
+});
 
 /** A terminal of a machine room. */
 const WIDTH = 80;

@@ -167,11 +167,7 @@ export async function runLab(
       const explained = await explaining;
       await recorder?.close();
       print(explained, formatOf(options), { clients });
-      if (status !== 0 && !signal.aborted) {
-        process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
-        return 1;
-      }
-      return exitCode(explained.report, options);
+      return exitCode(explained.report, options, signal.aborted ? 0 : status);
     } finally {
       if (options.keep) {
         lab.keep();

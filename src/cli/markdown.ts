@@ -1,8 +1,9 @@
-import type { Evidence, Finding, Report } from '../explain/finding.js';
-import { abridged, count, duration, hex, hex16, passageText } from '../explain/wording.js';
+import type { Evidence, Finding, Report, Seen } from '../explain/finding.js';
+import { abridged, duration, hex, hex16, passageText } from '../explain/wording.js';
+import { closingLines } from './closing.js';
 
 /** A report for an issue tracker or a chat. */
-export function reportMarkdown(report: Report): string {
+export function reportMarkdown(report: Report, seen: Seen): string {
   const parts = report.findings.map(findingMarkdown);
   if (report.unexplained.length > 0)
     parts.push(
@@ -17,17 +18,13 @@ export function reportMarkdown(report: Report): string {
                 `  - ${escape(a.what)} (${a.n}) after ${duration(a.atMs)}: last seen at ${escape(a.lastSeen)}${a.drop === null ? '' : `, dropped: ${escape(a.drop)}`}`,
               (between) => `  - ${moreText(between)}`,
             ),
+            ...entry.excluded.map((text) => `  - excluded: ${escape(text)}`),
             ...entry.next.map((text) => `  - next: ${escape(text)}`),
           ].join('\n'),
         ),
       ].join('\n\n'),
     );
-  if (parts.length === 0) parts.push('Nothing was wrong.');
-  const { ring, missed, exchanges } = report.lost;
-  if (ring + missed + exchanges > 0)
-    parts.push(
-      `Lost: ${count(ring, 'event')}, ${count(missed, 'program run')}, ${count(exchanges, 'exchange')}.`,
-    );
+  parts.push(...closingLines(report, seen).map(({ text }) => escape(text)));
   return parts.join('\n\n') + '\n';
 }
 

@@ -11,10 +11,10 @@ export function print(explained: Explained, format: Format, extra: object = {}):
 }
 
 export function render(explained: Explained, format: Format, extra: object = {}): string {
-  const { report } = explained;
+  const { report, seen } = explained;
   if (format === 'json') return jsonText({ ...report, ...extra } satisfies Report);
-  if (format === 'markdown') return reportMarkdown(report);
-  return reportText(report, explained.seen);
+  if (format === 'markdown') return reportMarkdown(report, seen);
+  return reportText(report, seen);
 }
 
 export function jsonText(value: object): string {

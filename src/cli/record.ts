@@ -86,11 +86,7 @@ async function record(file: string, command: string[], options: RecordOptions): 
     const explained = await explaining;
     await recorder.close();
     print(explained, formatOf(options));
-    if (status !== 0 && !signal.aborted) {
-      process.stderr.write(`skbwhy: the command ended with status ${status}\n`);
-      return 1;
-    }
-    return exitCode(explained.report, options);
+    return exitCode(explained.report, options, signal.aborted ? 0 : status);
   });
 }
 

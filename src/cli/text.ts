@@ -11,6 +11,9 @@ import type {
   Unexplained,
 } from '../explain/finding.js';
 import { abridged, count, duration, hex, hex16, passageText } from '../explain/wording.js';
+import { closingLines } from './closing.js';
+
+const TONES = { good: pc.green, plain: String, quiet: pc.dim, warning: pc.yellow } as const;
 
 /** A report as people read it: verdict first, then the ladder of attempts, the proof, what to do. */
 export function reportText(report: Report, seen: Seen): string {
@@ -22,7 +25,11 @@ export function reportText(report: Report, seen: Seen): string {
         '\n\n',
       ),
     );
-  parts.push(closing(report, seen));
+  parts.push(
+    closingLines(report, seen)
+      .map(({ text, tone }) => TONES[tone](text))
+      .join('\n'),
+  );
   return parts.join('\n\n') + '\n';
 }
 
@@ -214,50 +221,6 @@ export function unexplainedText(entry: Unexplained): string {
   ]
     .filter((line) => line !== '')
     .join('\n');
-}
-
-function closing(report: Report, seen: Seen): string {
-  const lines: string[] = [];
-  const { lost, omitted } = report;
-  const what = [
-    count(seen['tcp-connect'], 'TCP connect'),
-    ...(seen['dns-lookup'] > 0 ? [count(seen['dns-lookup'], 'DNS lookup')] : []),
-  ].join(' and ');
-  const blind = report.sessions.flatMap((session) => session.blind);
-  const lossless = lost.ring + lost.missed + lost.exchanges === 0;
-  if (report.findings.length === 0 && report.unexplained.length === 0) {
-    const nothing =
-      seen['tcp-connect'] + seen['dns-lookup'] === 0
-        ? 'no connection attempt and no lookup was seen.'
-        : `${what} seen, each answered at once.`;
-    lines.push(
-      blind.length === 0 && lossless
-        ? pc.green(`Nothing was wrong: ${nothing}`)
-        : `Nothing wrong was seen, as far as could be: ${nothing}`,
-    );
-  } else
-    lines.push(
-      pc.dim(
-        `${what} seen; ${count(report.findings.length + omitted.findings, 'finding')}, ${report.unexplained.length + omitted.unexplained} unexplained.`,
-      ),
-    );
-  if (omitted.findings + omitted.unexplained > 0)
-    lines.push(
-      pc.yellow(
-        `Only the latest are listed, not ${count(omitted.findings, 'earlier finding')} and ${omitted.unexplained} unexplained before them.`,
-      ),
-    );
-  if (!lossless)
-    lines.push(
-      pc.yellow(
-        `Lost: ${count(lost.ring, 'event')} for want of room, ${count(lost.missed, 'program run')} skipped by the kernel, ${count(lost.exchanges, 'exchange')} forgotten. What is not listed may have happened.`,
-      ),
-    );
-  for (const { point, reason } of blind)
-    lines.push(pc.yellow(`Not watched: ${point} (${reason}). What happened there is not known.`));
-  for (const session of report.sessions)
-    if (session.truncated !== null) lines.push(pc.yellow(session.truncated));
-  return lines.join('\n');
 }
 
 /** Columns aligned by what a terminal shows of them, two spaces apart. */

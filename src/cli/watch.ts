@@ -27,7 +27,12 @@ export function watchCommand(): Command {
   return new Command('watch')
     .description('follows a daemon, or a replay, in the terminal')
     .argument('[url]', 'its address', `http://127.0.0.1:${DEFAULT_PORT}`)
-    .addOption(new Option('--json', 'print a line of JSON for each finding that is new or changed'))
+    .addOption(
+      new Option(
+        '--json',
+        'print a line of JSON for each finding that is new or changed, and for what stays unexplained',
+      ),
+    )
     .addOption(new Option('--verdict <code...>', 'findings of these only'))
     .addOption(tokenFileOption())
     .action((url: string, options: WatchOptions) => watch(url, options));
@@ -56,13 +61,23 @@ interface Screen {
   close(): void;
 }
 
-/** For pipes: findings on standard output, what happens to the connection on standard error. */
+/**
+ * For pipes: findings on standard output, and as `{ unexplained }` and `{ lost }` what has none and
+ * what was missed; what happens to the connection on standard error.
+ */
 class JsonLines implements Screen {
   readonly showsRates = false;
 
   show(message: ServerMessage | Disconnected): void {
-    if (message.type === 'finding') process.stdout.write(`${JSON.stringify(message.finding)}\n`);
+    if (message.type === 'finding') this.print(message.finding);
+    else if (message.type === 'unexplained') this.print({ unexplained: message.unexplained });
+    else if (message.type === 'lost')
+      this.print({ lost: { records: message.count, reason: message.reason } });
     else if (message.type === 'disconnected') process.stderr.write(`skbwhy: ${message.why}\n`);
+  }
+
+  private print(line: object): void {
+    process.stdout.write(`${JSON.stringify(line)}\n`);
   }
 
   close(): void {}

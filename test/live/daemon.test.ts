@@ -7,9 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { after, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import type { Finding, Report } from '../../src/explain/finding.js';
+import type { Finding, Report, Unexplained } from '../../src/explain/finding.js';
 import { openFile } from '../../src/session/file-reader.js';
+import { FileWriter } from '../../src/session/file-writer.js';
 import { StreamClient } from '../../src/stream/client.js';
+import { unseenStall } from '../replay/unseen-stall.js';
 import { latest, log, Running, startDaemon } from './daemon.js';
 import { isLoaded, programsOf } from './programs.js';
 import { runLabOnce, skbwhy } from './skbwhy.js';
@@ -232,12 +234,33 @@ describe('watch', () => {
   });
 });
 
-/** At any speed, and wherever a client seeks, a replay of the file tells these findings. */
-async function replayed(file: string, findings: readonly Finding[]): Promise<void> {
-  const replay = Running.start('replay', file, '--listen', '127.0.0.1:0', '--speed', '4');
+test('watch --json tells of what is unexplained, too', async () => {
+  const file = join(folder, 'stall.skbw');
+  const { header, records } = await unseenStall();
+  const writer = await FileWriter.create(file, header);
+  for (const [firstSeq, { bytes }] of records.entries())
+    await writer.write({ firstSeq, count: 1, bytes });
+  await writer.close();
+  const { replay, url } = await startReplay(file, '--speed', 'max');
+  const watcher = Running.start('watch', url, '--json');
+  const [line] = await watcher.until('line', ({ lines }) => (lines.length > 0 ? lines : undefined));
+  const { unexplained } = JSON.parse(line!) as { unexplained: Unexplained };
+  assert.match(unexplained.title, /stalled/);
+  for (const running of [watcher, replay]) await running.stop();
+});
+
+/** Serves a file, on a port of its own. */
+async function startReplay(file: string, ...args: string[]) {
+  const replay = Running.start('replay', file, '--listen', '127.0.0.1:0', ...args);
   const url = await replay.until('address', ({ errors }) =>
     /at (http:\S+);/.exec(errors.join())?.at(1),
   );
+  return { replay, url };
+}
+
+/** At any speed, and wherever a client seeks, a replay of the file tells these findings. */
+async function replayed(file: string, findings: readonly Finding[]): Promise<void> {
+  const { replay, url } = await startReplay(file, '--speed', '4');
   const client = await StreamClient.connect(url);
   const told: Finding[] = [];
   let records = 0;

@@ -68,7 +68,8 @@ export class Running {
 
   /** Findings that it printed, the last revision of each. */
   get findings(): Finding[] {
-    return latest(this.lines.map((line) => JSON.parse(line) as Finding));
+    const lines = this.lines.map((line) => JSON.parse(line) as Finding | object);
+    return latest(lines.filter((line): line is Finding => 'verdict' in line));
   }
 }
 

@@ -14,7 +14,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { DoctorReport } from '../../src/cli/doctor.js';
 import type { Report } from '../../src/explain/finding.js';
+import { openFile } from '../../src/session/file-reader.js';
 import { BIN, skbwhy, type Result } from './skbwhy.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'skbwhy-errors-'));
@@ -126,9 +128,19 @@ describe('an ordinary user', { concurrency: 2 }, () => {
     assert.equal((await behind(nobody, ['lab', '--list'])).status, 0);
     const doctor = await behind(nobody, ['doctor', '--json']);
     assert.deepEqual([doctor.status, doctor.stderr], [0, '']);
-    const report = JSON.parse(doctor.stdout) as { pointsUnknown: string; unread: string[] };
-    assert.match(report.pointsUnknown, /needs root/);
+    const report = JSON.parse(doctor.stdout) as DoctorReport;
+    assert.match(report.pointsUnknown ?? '', /needs root/);
+    // what the kernel would take is not known: it is not promised
+    for (const { mechanism, reason } of report.points) {
+      assert.equal(mechanism, null);
+      assert.match(reason ?? '', /\S/);
+    }
+    assert.ok(report.points.some(({ reason }) => /^not tried; its BTF/.test(reason ?? '')));
     assert.ok(report.unread.length > 0, 'rules that only root may read are named');
+    const cost = await behind(nobody, ['doctor', '--json', '--cost', '1']);
+    assert.equal(cost.status, 1);
+    assert.match(cost.stderr, /^skbwhy: .*root.*\[no-privilege\]\n$/);
+    assert.deepEqual((JSON.parse(cost.stdout) as DoctorReport).kernel, report.kernel);
   });
   test('may neither record nor run a lab', async () => {
     assertError(await behind(nobody, record), 'no-privilege', /root/);
@@ -194,4 +206,25 @@ test('--fail-on-finding gives status 3 when there is one', async () => {
   const lab = ['lab', 'double-snat', '--fail-on-finding'];
   assert.equal((await skbwhy(lab)).status, 3);
   assert.equal((await skbwhy([...lab, '--set', 'xorMark=true'])).status, 0);
+});
+
+test('what was found comes before the command that failed of it', async () => {
+  const lab = async (...options: string[]) =>
+    skbwhy(['lab', 'no-listener', ...options, '--', 'curl', '-s', 'http://127.0.0.1:9/']);
+  const [asked, unasked] = [await lab('--fail-on-finding'), await lab()];
+  assert.deepEqual([asked.status, unasked.status], [3, 1]);
+  for (const { stdout, stderr } of [asked, unasked]) {
+    assert.match(stdout, /nobody listens on TCP 127\.0\.0\.1:9/);
+    assert.equal(stderr, 'skbwhy: the command ended with status 7 [command-failed]\n');
+  }
+});
+
+test('a filter that a script broke over two lines is recorded so that the file opens', async () => {
+  const file = path('two-lines.skbw');
+  const filter = ['--filter', 'host 127.0.0.1 and\n  tcp port 9'];
+  const lab = ['lab', 'no-listener', ...filter, '--record', file];
+  assert.equal((await skbwhy([...lab, '--', 'true'])).status, 0);
+  const session = await openFile(file);
+  assert.equal(session.header.filter, 'host 127.0.0.1 and tcp port 9');
+  await session.close();
 });

@@ -9,6 +9,8 @@ import type { Finding, Report, Unexplained } from '../../src/explain/finding.js'
 const recorded = new URL('../../../src/faults/policy-drop/session.expected.json', import.meta.url);
 const report = JSON.parse(readFileSync(recorded, 'utf8')) as Report;
 
+const SEEN = { 'tcp-connect': 1, 'tcp-transfer': 0, 'dns-lookup': 0 };
+
 function findingOf(attempts: number): Finding {
   const finding = report.findings[0]!;
   const [attempt] = finding.attempts;
@@ -53,12 +55,12 @@ suite('a list of attempts', () => {
     ['unexplained as text', (n) => unexplainedText(unexplainedOf(n)), (n) => `SYN ${n}`],
     [
       'a finding as Markdown',
-      (n) => reportMarkdown({ ...report, findings: [findingOf(n)], unexplained: [] }),
+      (n) => reportMarkdown({ ...report, findings: [findingOf(n)], unexplained: [] }, SEEN),
       (n) => `${n} SYN`,
     ],
     [
       'unexplained as Markdown',
-      (n) => reportMarkdown({ ...report, findings: [], unexplained: [unexplainedOf(n)] }),
+      (n) => reportMarkdown({ ...report, findings: [], unexplained: [unexplainedOf(n)] }, SEEN),
       (n) => `SYN (${n})`,
     ],
   ];
@@ -91,7 +93,7 @@ suite('a list of attempts', () => {
     const finding = { ...findingOf(1), chain: [{ claim: 'c', text: 'so', evidence }] };
     const text = stripVTControlCharacters(findingText(finding)).replace(/\s+/g, ' ');
     assert.ok(text.includes('1. so [#1 #2 #3 #4 #5 #6 #7 #8 … 118 more … #127 #128]'), text);
-    const markdown = reportMarkdown({ ...report, findings: [finding], unexplained: [] });
+    const markdown = reportMarkdown({ ...report, findings: [finding], unexplained: [] }, SEEN);
     assert.match(markdown, /so \(event 1, .* event 8, … 118 more, event 127, event 128\)/);
   });
 });
