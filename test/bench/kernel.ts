@@ -34,7 +34,11 @@ const TRACEPOINTS = [
   ['device_receive', 'empty_receive'],
   ['packet_drop', 'empty_drop'],
 ] as const satisfies [ProgramName, string][];
-const HOOKS = ['netfilter_before', 'netfilter_after'] as const satisfies ProgramName[];
+const HOOKS = [
+  'netfilter_arrival',
+  'netfilter_before',
+  'netfilter_after',
+] as const satisfies ProgramName[];
 
 type Program = (typeof TRACEPOINTS)[number][0] | (typeof HOOKS)[number];
 
@@ -144,12 +148,12 @@ class Product {
 
   attach(): void {
     for (const [name] of TRACEPOINTS) this.object.attach(name);
-    const before = this.programs.get('netfilter_before');
-    const after = this.programs.get('netfilter_after');
-    if (before === undefined || after === undefined) return;
-    const { inodes } = this.network;
-    this.links = this.network.names.map(
-      (name, i) => new NetfilterLinks(this.network.path(name), inodes[i]!, { before, after }),
+    const [arrival, before, after] = HOOKS.map((name) => this.programs.get(name));
+    if (arrival === undefined || before === undefined || after === undefined) return;
+    const { names, inodes } = this.network;
+    this.links = names.map(
+      (name, i) =>
+        new NetfilterLinks(this.network.path(name), inodes[i]!, { arrival, before, after }),
     );
   }
 
