@@ -20,7 +20,7 @@ export interface DnsServer {
 }
 
 /** Before it is known who else is asked, ms. */
-const LOOK_AROUND_MS = 5;
+const LOOK_AROUND_MS = 50;
 const RECEIVE_BUFFER = 4 << 20;
 
 let stays = false;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -103,7 +103,11 @@ describe('nothing is left when it is interrupted at any moment', { concurrency: 
     const { child, traces, ended } = start(...lab, '--', 'sh', '-c', command);
     await once(child.stdout!, 'data');
     process.kill(child.pid!, 'SIGINT');
-    await sleep(200);
+    // two that wait are one
+    const waits = () =>
+      /^(Sig|Shd)Pnd:\s*0*[^0\s]/m.test(readFileSync(`/proc/${child.pid}/status`, 'latin1'));
+    do await sleep(200);
+    while (waits());
     process.kill(child.pid!, 'SIGINT');
     assert.equal((await ended).status, 130);
     await traces.assertGone();
@@ -180,7 +184,8 @@ describe('namespaces come and go while tracing', () => {
     join_('named', '10.77.1');
     // a namespace without a name, held by a process
     const holder = spawn('unshare', ['--net', 'sleep', '60'], { stdio: 'ignore' });
-    await sleep(200);
+    const inode = (pid: number | 'self') => statSync(`/proc/${pid}/ns/net`).ino;
+    while (inode(holder.pid!) === inode('self')) await sleep(20);
     ip(
       'link',
       'add',

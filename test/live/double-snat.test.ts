@@ -33,17 +33,21 @@ function assertRehash(report: LabReport): Finding {
   assert.equal(second?.outerPort?.wire, second?.outerPort?.expected);
   assert.equal(first?.checksum?.before, first?.checksum?.after);
   assert.equal(second?.checksum?.after, second?.checksum?.expected);
-  within(finding.prediction?.observedMs, finding.prediction?.recoverAtMs, 0.1);
+  onTime(finding.prediction?.observedMs, finding.prediction?.recoverAtMs);
   assertNoticed(report.clients[0]?.connectMs, finding, 500);
   return finding;
 }
 
-function within(actual: unknown, expected: unknown, share: number): void {
+/** Timers come late, never early, and the processor of a guest may stand still; the next SYN is a second away. */
+function onTime(actual: unknown, expected: unknown): void {
   assert.ok(
     typeof actual === 'number' && typeof expected === 'number',
     `${String(actual)}, ${String(expected)}`,
   );
-  assert.ok(Math.abs(actual - expected) <= share * expected, `${actual} is not ${expected}`);
+  assert.ok(
+    actual > expected - 10 && actual < 1.1 * expected + 150,
+    `${actual} ms, not ${expected} ms`,
+  );
 }
 
 function evidenceOf(report: Report): Evidence[] {
@@ -90,7 +94,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     );
     assert.equal(finding.bypass?.why, 'conntrack-expired');
     assert.equal(finding.prediction?.recoverAtMs, 7000);
-    within(finding.prediction?.observedMs, 7000, 0.15);
+    onTime(finding.prediction?.observedMs, 7000);
     const spoiled = finding.attempts.filter((a) => a.fate === 'dropped');
     assert.equal(spoiled.length, 3);
     assert.deepEqual(
@@ -127,7 +131,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     assert.deepEqual(finding.bypass && [finding.bypass.attempt, finding.bypass.why], [3, 'rehash']);
     assert.match(finding.bypass?.text ?? '', /SO_TXREHASH had been turned on/);
     assert.equal(finding.prediction?.recoverAtMs, 3000);
-    within(finding.prediction?.observedMs, 3000, 0.15);
+    onTime(finding.prediction?.observedMs, 3000);
   });
 
   test('also before the first one', async () => {
@@ -144,7 +148,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
 
   test('an entry deleted in between lets the next SYN through', async () => {
     const finding = onlyFinding(
-      await doubleSnatLab({ txrehash: 0, synLinearTimeouts: 0, deleteEntryAt: 1.5 }),
+      await doubleSnatLab({ txrehash: 0, synLinearTimeouts: 0, deleteEntryAt: 2.2 }),
     );
     assert.equal(finding.bypass?.why, 'conntrack-deleted');
     assert.equal(finding.bypass?.attempt, 3);
@@ -178,7 +182,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
   test('a rule that asks for no mark spoils every SYN, and is not taken for one that does', async () => {
     const finding = onlyFinding(
       await scripted(
-        `iptables -t nat -F POSTROUTING; ${MASQUERADE}; sleep 5; curl -s -m 2.5 http://$SKBWHY_SERVICE/`,
+        `iptables -t nat -F POSTROUTING; ${MASQUERADE}; sleep 8; curl -s -m 2.5 http://$SKBWHY_SERVICE/`,
         { txrehash: 1 },
       ),
     );

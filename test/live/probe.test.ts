@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, statSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -55,12 +56,20 @@ describe('a connection through a tunnel that is masqueraded twice', () => {
   let server: ReturnType<typeof background>;
 
   const connect = async (options: { filter?: string }) => {
-    const collected = await collect({ netns: [nodes.client, nodes.server], ...options });
-    inside(nodes.client, `curl -s -m 10 -o /dev/null http://${nodes.service}/`);
-    await sleep(100);
-    await collected.session.close();
-    await collected.done;
-    return collected;
+    for (let left = 2; ; left--) {
+      const collected = await collect({ netns: [nodes.client, nodes.server], ...options });
+      inside(nodes.client, `curl -s -m 10 -o /dev/null http://${nodes.service}/`);
+      // its end, too, whatever it waits for
+      await sleep(500);
+      await collected.session.close();
+      await collected.done;
+      const { events } = collected;
+      const skipped =
+        (events.length > 0 && of(events, 'tcp.retransmit').length === 0) ||
+        events.some((event) => (event.field('flags') & SKIPPED) !== 0n);
+      if (!skipped || left === 0) return collected;
+      console.log('the kernel skipped programs: again');
+    }
   };
 
   before(async () => {
@@ -319,7 +328,8 @@ describe('losses', () => {
 
 /** There are kernels that do so while a certain task is the current one; here a program is taken away. */
 describe('a program at a tracepoint that the kernel does not run', () => {
-  test('is missed in PREROUTING, where it is told what came', () => {
+  test('is missed in PREROUTING, where it is told what came', async () => {
+    const clients: ChildProcess[] = [];
     const name = netnsName('skipped');
     removeNetns(name);
     addNetns(name);
@@ -329,9 +339,19 @@ describe('a program at a tracepoint that the kernel does not run', () => {
       const { ino } = statSync(path);
       probe.attachNetns(path, ino);
       probe.start();
-      const received = () => {
-        // another process each time, on one processor
-        inside(name, `taskset --cpu-list 0 curl -s http://127.0.0.1:9/; true`);
+      const received = async () => {
+        // another process each time, on one processor; it stays, since its task's address would be free
+        // for the next one otherwise
+        const client = spawn(
+          'ip',
+          [
+            ...['netns', 'exec', name, 'taskset', '--cpu-list', '0'],
+            ...['bash', '-c', ': < /dev/tcp/127.0.0.1/9; echo done; read'],
+          ],
+          { stdio: ['pipe', 'pipe', 'ignore'] },
+        );
+        clients.push(client);
+        await once(client.stdout, 'data');
         const { bytes } = probe.ring.take(1 << 20);
         const events: Seen[] = [];
         for (let at = 0; at < bytes.length; at += bytes.readUInt32LE(at))
@@ -340,7 +360,7 @@ describe('a program at a tracepoint that the kernel does not run', () => {
           .filter((event) => event.field('netns') === BigInt(ino))
           .map((event) => [event.packet[33], event.field('flags') & SKIPPED]);
       };
-      assert.deepEqual(received(), [
+      assert.deepEqual(await received(), [
         [SYN, 0n],
         [RST_ACK, 0n],
       ]);
@@ -348,11 +368,15 @@ describe('a program at a tracepoint that the kernel does not run', () => {
       probe['object'].detach(
         new Set([...programs.keys()].filter((program) => program !== 'device_receive')),
       );
-      assert.deepEqual(received(), [
+      assert.deepEqual(await received(), [
         [SYN, SKIPPED],
         [RST_ACK, SKIPPED],
       ]);
     } finally {
+      for (const client of clients) {
+        client.stdin?.end();
+        if (client.exitCode === null) await once(client, 'exit');
+      }
       probe.close();
       removeNetns(name);
     }

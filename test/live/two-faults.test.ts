@@ -12,7 +12,7 @@ import { runClients, startServer } from '../../src/lab/endpoints.js';
 import type { ClientResult } from '../../src/lab/lab.js';
 import type { Namespaces } from '../../src/lab/namespaces.js';
 import { provokeLookupCollision } from '../../src/lab/race.js';
-import { assertNoticed, runLab, skbwhy, type LabReport } from './skbwhy.js';
+import { assertNoticed, runLab, skbwhy, wholly, type LabReport } from './skbwhy.js';
 
 const run = promisify(execFile);
 
@@ -130,17 +130,22 @@ async function during(
   measure: () => Promise<ClientResult[]>,
 ): Promise<{ clients: ClientResult[]; report: Report }> {
   const [begun, done] = ['begun', 'done'].map((name) => join(folder, name)) as [string, string];
-  const recorded = skbwhy([
-    ...['record', join(folder, 'session.skbw'), '--json', '--netns'],
-    ...Object.values(namespaces.names),
-    ...['--', 'sh', '-c', `touch ${begun}; until test -e ${done}; do sleep 0.1; done`],
-  ]);
-  for (let i = 0; i < 500 && !existsSync(begun); i++) await sleep(20);
-  const clients = await measure();
-  writeFileSync(done, '');
-  const { status, stdout, stderr } = await recorded;
-  assert.equal(status, 0, stderr);
-  return { clients, report: JSON.parse(stdout) as Report };
+  let clients: ClientResult[] = [];
+  const report = await wholly(async () => {
+    for (const file of [begun, done]) rmSync(file, { force: true });
+    const recorded = skbwhy([
+      ...['record', join(folder, 'session.skbw'), '--json', '--netns'],
+      ...Object.values(namespaces.names),
+      ...['--', 'sh', '-c', `touch ${begun}; until test -e ${done}; do sleep 0.1; done`],
+    ]);
+    for (let i = 0; i < 500 && !existsSync(begun); i++) await sleep(20);
+    clients = await measure();
+    writeFileSync(done, '');
+    const { status, stdout, stderr } = await recorded;
+    assert.equal(status, 0, stderr);
+    return JSON.parse(stdout) as Report;
+  });
+  return { clients, report };
 }
 
 /** In the lab of that process: a rule on its node, and connects from a pod that meet it until it ends. */

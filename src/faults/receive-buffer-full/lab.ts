@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SkbwhyError } from '../../event/errors.js';
 import { runLookups, startNameServer, type PurposefulLookup } from '../../lab/dns.js';
 import { hold, runClients, startServer, type Purpose } from '../../lab/endpoints.js';
-import { forgetRouter, untilHalfOpen } from '../../lab/late-neighbour.js';
+import { forgetRouter, untilThereAre } from '../../lab/late-neighbour.js';
 import { defineLab, type ClientResult, type RunningLab } from '../../lab/lab.js';
 import { Namespaces, type Cable } from '../../lab/namespaces.js';
 import type { Program } from '../../lab/programs.js';
@@ -165,9 +165,14 @@ async function up(settings: BufferSettings, signal?: AbortSignal): Promise<Runni
     traced: [names['client']!, names['node']!, names['server']!],
     async run(runSignal) {
       const release = await holdOpen(namespaces, settings, settings.seconds, server, runSignal);
+      const asking = (dns ? lookUp : connect)(namespaces, settings, runSignal);
+      asking.catch(() => undefined); // awaited below
+      // a client's process takes its time to begin
+      if (full === 'accept-queue')
+        await untilThereAre(settings.clients, 'syn-sent', namespaces, 'client', runSignal);
       const timer = setTimeout(release, settings.seconds * 1000);
       try {
-        return await (dns ? lookUp : connect)(namespaces, settings, runSignal);
+        return await asking;
       } finally {
         clearTimeout(timer);
         release();
@@ -253,7 +258,7 @@ async function holdOpen(
   };
   const halfOpen = runClients(namespaces, 'mute', Array(HALF_OPEN).fill(connection), signal);
   halfOpen.catch(() => undefined);
-  await untilHalfOpen(namespaces, 'server', HALF_OPEN, signal);
+  await untilThereAre(HALF_OPEN, 'syn-received', namespaces, 'server', signal);
   return () =>
     void namespaces.script('mute', 'nft delete table inet mute || true').catch(() => undefined);
 }
@@ -302,7 +307,13 @@ async function connect(
   const results = runClients(namespaces, 'client', ['first', ...purposes].map(connection), signal);
   results.catch(() => undefined);
   // those beyond the SYN queue have SYN cookies
-  await untilHalfOpen(namespaces, 'server', Math.min(clients + 1, HALF_OPEN), signal);
+  await untilThereAre(
+    Math.min(clients + 1, HALF_OPEN),
+    'syn-received',
+    namespaces,
+    'server',
+    signal,
+  );
   await sleep(SETTLE_MS);
   await release();
   return results;

@@ -1,5 +1,5 @@
 import { runClients } from '../../lab/endpoints.js';
-import { forgetRouter, untilHalfOpen } from '../../lab/late-neighbour.js';
+import { forgetRouter, untilThereAre } from '../../lab/late-neighbour.js';
 import { defineLab, type ClientResult } from '../../lab/lab.js';
 import type { Namespaces } from '../../lab/namespaces.js';
 import { routedPodAddress, routedPodCables, routedPodScripts } from '../../lab/routed-pods.js';
@@ -108,7 +108,7 @@ async function connect(
   }));
   const results = runClients(namespaces, 'client', connections, signal);
   results.catch(() => undefined);
-  await untilHalfOpen(namespaces, 'server', 1, signal);
+  await untilThereAre(1, 'syn-received', namespaces, 'server', signal);
   await new Promise((resolve) => setTimeout(resolve, delay));
   await release();
   return results;
