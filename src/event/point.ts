@@ -27,6 +27,18 @@ export const POINTS = [
 
 export type PointName = Exclude<(typeof POINTS)[number], ''>;
 
+/** Points at which no program stands on any kernel: the events of others say what happens there. */
+export const TOLD_BY_OTHERS: ReadonlySet<string> = new Set<PointName>([
+  'tcp.transmit',
+  'conntrack.refresh',
+  'device.queue',
+  'hook.PREROUTING',
+  'hook.INPUT',
+  'hook.FORWARD',
+  'hook.OUTPUT',
+  'hook.POSTROUTING',
+]);
+
 /** The number of a point in the record layout. */
 export const Point = Object.fromEntries(POINTS.map((name, number) => [name, number])) as Readonly<
   Record<PointName, number>

@@ -1,7 +1,7 @@
 import { AT, Cursor } from '../event/cursor.js';
 import { EVENT_SKIPPED, EVENT_THINNED, EVENT_TUNNEL } from '../event/flags.js';
 import { formatEndpoint, Headers, IPPROTO_TCP, IPPROTO_UDP } from '../event/headers.js';
-import { Point } from '../event/point.js';
+import { Point, TOLD_BY_OTHERS } from '../event/point.js';
 import { clockOffsets } from '../session/merge.js';
 import type { Batch, SessionHeader } from '../session/session.js';
 import { assured } from './assurance.js';
@@ -258,20 +258,25 @@ export class Explainer implements Registry {
     const byStart = <T extends { startedAt: string; id: string }>(a: T, b: T): number =>
       a.startedAt < b.startedAt ? -1 : a.startedAt > b.startedAt ? 1 : a.id < b.id ? -1 : 1;
     return {
-      sessions: this.sources.map((source) => ({
-        id: source.id,
-        node: source.header.node,
-        kernel: source.header.kernel.release,
-        startedAt: source.header.startedAt,
-        durationMs: toMicroseconds((source.lastTime - source.startNs) / 1e6),
-        records: source.records,
-        events: source.events,
-        truncated: null,
-        mechanisms: [...new Set(source.header.plan.flatMap(({ mechanism }) => mechanism ?? []))],
-        blind: source.header.plan
-          .filter(({ point, mechanism }) => mechanism === null && ESSENTIAL.has(point))
-          .map(({ point, reason = '' }) => ({ point, reason })),
-      })),
+      sessions: this.sources.map((source) => {
+        const { id, header, startNs, lastTime, records, events } = source;
+        const notAttached = header.plan
+          .filter(({ point, mechanism }) => mechanism === null && !TOLD_BY_OTHERS.has(point))
+          .map(({ point, reason = '' }) => ({ point, reason }));
+        return {
+          id,
+          node: header.node,
+          kernel: header.kernel.release,
+          startedAt: header.startedAt,
+          durationMs: toMicroseconds((lastTime - startNs) / 1e6),
+          records,
+          events,
+          truncated: null,
+          mechanisms: [...new Set(header.plan.flatMap(({ mechanism }) => mechanism ?? []))],
+          blind: notAttached.filter(({ point }) => ESSENTIAL.has(point)),
+          notAttached,
+        };
+      }),
       findings: [...this.published.values()].map((p) => p.finding).sort(byStart),
       unexplained: [...this.unexplained_].sort(byStart),
       omitted: {

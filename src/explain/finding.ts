@@ -187,6 +187,8 @@ export interface SessionSummary {
   mechanisms: string[];
   /** points that were not attached although no connect can be judged without them, and why */
   blind: { point: string; reason: string }[];
+  /** points that were not attached, and why; not those that no kernel has hooks for */
+  notAttached: { point: string; reason: string }[];
 }
 
 export interface Lost {

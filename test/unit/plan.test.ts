@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { PlanEntry } from '../../src/event/point.js';
+import { TOLD_BY_OTHERS, type PlanEntry } from '../../src/event/point.js';
 import { leaveOut, programsOf } from '../../src/probe/plan.js';
 import { POINT_HOOKS } from '../../src/probe/points.js';
 
@@ -11,6 +11,12 @@ function entryOf(point: string, mechanism: string): PlanEntry {
   const where = [hook, ...(also ? [also] : [])].map((each) => each.where).join('; ');
   return { point: known.point, mechanism: hook.mechanism, where };
 }
+
+test('points without hooks are those that others tell of', () =>
+  assert.deepEqual(
+    new Set(POINT_HOOKS.flatMap(({ point, hooks }) => (hooks.length === 0 ? point : []))),
+    TOLD_BY_OTHERS,
+  ));
 
 describe('a program that could not be attached', () => {
   for (const [mechanism, program] of [
