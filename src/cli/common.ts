@@ -69,10 +69,11 @@ function milliseconds(value: string): number {
  * @param status that of the user's command; 0 when there was none, or we ended it
  */
 export function exitCode(report: Report, options: { failOnFinding?: boolean }, status = 0): number {
+  const asked = options.failOnFinding && report.findings.length > 0 ? 3 : 0;
+  if (status === 0) return asked;
   const failed = new SkbwhyError('command-failed', `the command ended with status ${status}`);
-  if (status !== 0) process.stderr.write(`${errorLine(failed).line}\n`);
-  if (options.failOnFinding && report.findings.length > 0) return 3;
-  return status === 0 ? 0 : 1;
+  process.stderr.write(`${errorLine(failed).line}\n`);
+  return asked || failed.exitCode;
 }
 
 export function formatOf(options: { json?: boolean; format?: Format }): Format {

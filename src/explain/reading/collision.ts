@@ -232,27 +232,32 @@ export function ruledOutByCollision(exchange: Case, { drop, winner }: Collision)
 export function commonOf<V extends string>(
   exchange: Case,
   verdict: V,
-  { drop, drops, winner, entered }: Collision,
+  collision: Collision,
 ): Pick<Diagnosis, 'confidence' | 'loweredFor' | 'subject' | 'attempts' | 'bypass'> & {
   verdict: V;
 } {
+  const loweredFor = doubtsOf(exchange, collision);
   return {
     verdict,
-    confidence: winner && entered !== null ? 'proved' : 'likely',
-    loweredFor: winner
-      ? entered !== null
-        ? []
-        : [`when the packet came to ${nodeOf(drop)} was not seen (device.receive)`]
-      : [
-          'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded' +
-            (exchange.attached('conntrack.insert')
-              ? ''
-              : '; conntrack.insert, which may have shown it, was not attached'),
-        ],
+    confidence: loweredFor.length === 0 ? 'proved' : 'likely',
+    loweredFor,
     subject: subjectOf(exchange),
-    attempts: attemptsUpToAnswer(exchange, drops),
+    attempts: attemptsUpToAnswer(exchange, collision.drops),
     bypass: null,
   };
+}
+
+function doubtsOf(exchange: Case, { drop, winner, entered }: Collision): string[] {
+  if (!winner)
+    return [
+      'the entry that it collided with was not seen: it is older than the recording, or of traffic that is not recorded' +
+        (exchange.attached('conntrack.insert')
+          ? ''
+          : '; conntrack.insert, which may have shown it, was not attached'),
+    ];
+  return entered === null
+    ? [`when the packet came to ${nodeOf(drop)} was not seen (device.receive)`]
+    : [];
 }
 
 /** The insertion failed, that is certain; whom it collided with was not recorded. */
