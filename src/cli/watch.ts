@@ -30,7 +30,7 @@ export function watchCommand(): Command {
     .addOption(
       new Option(
         '--json',
-        'print a line of JSON for each finding that is new or changed, and for what stays unexplained',
+        'print a line of JSON for each finding that is new or changed, {"unexplained": …} for what has none, {"lost": …} for records that were missed',
       ),
     )
     .addOption(new Option('--verdict <code...>', 'findings of these only'))

@@ -80,6 +80,8 @@ interface Source {
   records: number;
   events: number;
   lastTime: number;
+  /** nothing of it comes any more, though others may go on */
+  over: boolean;
 }
 
 export interface ExplainerOptions {
@@ -185,6 +187,7 @@ export class Explainer implements Registry {
         records: 0,
         events: 0,
         lastTime: header.clock.startNs + offset,
+        over: false,
       };
     });
     this.startNs = Math.min(...this.sources.map(({ startNs }) => startNs));
@@ -229,7 +232,9 @@ export class Explainer implements Registry {
    * @param session index of its header
    */
   ended(session: number): void {
-    const { owners } = this.sources[session]!;
+    const source = this.sources[session]!;
+    const { owners } = source;
+    source.over = true;
     for (const [netns, owner] of owners) if (owner === session) owners.delete(netns);
   }
 
@@ -402,19 +407,26 @@ export class Explainer implements Registry {
       exchange.outcome = outcome;
       exchange.endedAt = time;
     }
-    // An exchange that the end of the session cut in its first moments is neither slow nor failed.
-    const cut =
-      !outcome &&
-      exchange.attempts.length <= 1 &&
-      !exchange.dropped &&
-      this.now - exchange.startedAt < CUT_MS * 1e6;
-    if (cut || tracker.isHealthy(exchange)) {
+    if (this.wasCut(exchange, outcome) || tracker.isHealthy(exchange)) {
       tracker.forget(exchange, false);
       this.drop(exchange);
     } else if (outcome) {
       this.held.suspect(exchange);
       this.ending.set(exchange, this.now + LINGER);
     } else this.end(exchange);
+  }
+
+  /** An exchange that the end of a session cut in its first moments is neither slow nor failed. */
+  private wasCut(exchange: Exchange, outcome?: 'recovered' | 'failed'): boolean {
+    const { attempts, dropped, startedAt } = exchange;
+    if (attempts.length > 1 || dropped || outcome === 'recovered') return false;
+    const isShort = (end: number): boolean => end - startedAt < CUT_MS * 1e6;
+    if (!outcome && isShort(this.now)) return true;
+    for (const session of exchange.sessions) {
+      const { over, lastTime } = this.sources[session]!;
+      if (over && isShort(lastTime)) return true;
+    }
+    return false;
   }
 
   /** Ends those that have waited until `time`. */

@@ -17,11 +17,12 @@ import { count, duration, toMicroseconds } from './wording.js';
  */
 export function unexplained(exchange: Case, id: string, startedAt: string): Unexplained | null {
   const { observations, outcome } = exchange;
-  const end = exchange.endedAt || observations.at(-1)?.time || exchange.startedAt;
-  const subject = subjectOf(exchange);
-  const noun = nounOf(exchange);
   // of a stalled connection what is recorded besides drops is that data was sent again
   const stalled = exchange.kind === 'tcp-transfer';
+  const last = stalled ? exchange.attempts.at(-1)?.startedAt : observations.at(-1)?.time;
+  const end = exchange.endedAt || last || exchange.startedAt;
+  const subject = subjectOf(exchange);
+  const noun = nounOf(exchange);
   const isSent = (o: Observation): boolean =>
     stalled ? o.point === 'tcp.retransmit' : isRequest(o) && o.headers.outer.version !== 0;
   const requests = observations.filter((o) => isRequest(o));
@@ -32,19 +33,19 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     const mine = observations.filter((o) => o.attempt === i + 1);
     const drop = mine.findLast((o) => o.point === 'packet.drop');
     const alive = mine.filter((o) => o.point !== 'packet.drop');
-    const last = alive.findLast(isSent) ?? drop;
+    const sent = alive.findLast(isSent) ?? drop;
     const answer = alive.findLast((o) => isAnswer(o) && o.headers.outer.version !== 0);
     return {
       n: i + 1,
       what: whatOf(exchange, i + 1),
       atMs: toMicroseconds((attempt.startedAt - exchange.startedAt) / 1e6),
       lastSeen:
-        (last ? place(last) : 'nowhere') +
+        (sent ? place(sent) : 'nowhere') +
         (answer ? `, its answer${rcodeText(answer)} at ${place(answer)}` : ''),
       drop: drop
         ? `${isAnswer(drop) ? 'the answer, ' : ''}${exchange.reasonName(drop)} at ${drop.world.symbol(drop.location)} in ${drop.world.netnsName(drop.netns)}`
         : null,
-      evidence: [last, answer, drop].flatMap((o) => (o ? [o.evidence] : [])),
+      evidence: [sent, answer, drop].flatMap((o) => (o ? [o.evidence] : [])),
     };
   });
   const dropped = attempts.find((a) => a.drop !== null);
@@ -57,7 +58,7 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
   const title = reset
     ? `${who}: refused by a RST`
     : stalled && !dropped
-      ? `${who}: stalled for ${took}, data was sent again ${count(attempts.length, 'time')}${outcome === 'recovered' ? '' : ' and not acknowledged'}`
+      ? `${who}: stalled for ${took}, data was sent again ${count(attempts.length, 'time')}${outcome === 'failed' ? ' and not acknowledged' : ''}`
       : dropped
         ? `${who}: ${outcome === 'recovered' ? `took ${took}` : 'failed'}, a packet was dropped (${dropped.drop})`
         : outcome === 'recovered'
@@ -65,7 +66,8 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
           : `${who}: ${answers.length > 0 ? 'an answer was seen, but not taken' : 'no answer'} to ${count(attempts.length, noun)}`;
 
   const excluded: string[] = [];
-  if (!dropped && exchange.attached('packet.drop') && exchange.lostEvents === 0)
+  // of drops of data only some are told
+  if (!dropped && !stalled && exchange.attached('packet.drop') && exchange.lostEvents === 0)
     excluded.push(
       `no traced namespace dropped a packet of it (packet.drop was attached, no event was lost)`,
     );
@@ -78,7 +80,7 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     excluded.push(`double-snat: no ${noun} of it entered a tunnel`);
 
   const next: string[] = [];
-  const last = requests.findLast((o) => o.point !== 'packet.drop');
+  const request = requests.findLast((o) => o.point !== 'packet.drop');
   const lastPlace = attempts.at(-1)?.lastSeen;
   if (dropped) next.push(`look at what drops it: ${dropped.drop}`);
   else if (stalled)
@@ -93,9 +95,11 @@ export function unexplained(exchange: Case, id: string, startedAt: string): Unex
     );
   else if (answers.length > 0)
     next.push('trace the client’s side too: an answer was seen, that it was taken was not');
-  else if (last && last.world.owns(last.netns, last.headers.flow.destination(last.record).address))
+  else if (
+    request?.world.owns(request.netns, request.headers.flow.destination(request.record).address)
+  )
     next.push(
-      `the ${noun} reached ${last.world.netnsName(last.netns)}, whose address it is for, and was not answered: look there at the listening socket and its queue (ss -lntu), and at rules that consume packets`,
+      `the ${noun} reached ${request.world.netnsName(request.netns)}, whose address it is for, and was not answered: look there at the listening socket and its queue (ss -lntu), and at rules that consume packets`,
     );
   else if (lastPlace)
     next.push(

@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { AT } from '../../src/event/cursor.js';
-import { encodeFact } from '../../src/event/fact.js';
-import type { PointName } from '../../src/event/point.js';
+import { decodeFact, encodeFact } from '../../src/event/fact.js';
 import { faults, recordedAt, reportOf } from './altered.js';
 
 const KERNELS = new URL('../../../sessions/', import.meta.url);
@@ -74,20 +73,31 @@ for (const file of readdirSync(KERNELS).filter((name) => name.endsWith('.skbw'))
     const { header, records } = await recordedAt(`sessions/${file}`);
     const all = reportOf(header, records).findings;
     const verdicts = new Set(all.map(({ verdict }) => verdict));
-    const points = header.plan.map(({ point }) => new Set([point]));
+    const points = header.plan.map(({ point }) => new Set<string>([point]));
+    const clients = new Set(
+      records.flatMap(({ fact, bytes }) => {
+        const known = fact === 'netns' ? decodeFact(bytes, 0) : null;
+        return known?.fact === 'netns' && /-(client|pod)\d*$/.test(known.name) ? known.netns : [];
+      }),
+    );
     const atFunctions = header.plan.filter(({ mechanism }) =>
       /^(fentry|kprobe)$/.test(`${mechanism}`),
     );
-    for (const missing of [...points, new Set(atFunctions.map(({ point }) => point))]) {
+    for (const missing of [...points, new Set<string>(atFunctions.map(({ point }) => point))]) {
       const plan = header.plan.map((entry) =>
         missing.has(entry.point) ? { ...entry, mechanism: null, reason: 'taken away' } : entry,
       );
-      const rest = records.filter(({ point }) => !missing.has(point as PointName));
-      for (const { verdict, subject } of reportOf({ ...header, plan }, rest).findings)
-        assert.ok(
-          verdicts.has(verdict),
-          `${verdict} of ${subject.client} without ${[...missing].join(', ')}`,
-        );
+      const rest = records.filter(({ point }) => point === null || !missing.has(point));
+      // as who traces the node alone, too
+      const onNodes = rest.filter(
+        ({ point, bytes }) => point === null || !clients.has(bytes.readUInt32LE(AT.netns)),
+      );
+      for (const seen of [rest, onNodes])
+        for (const { verdict, subject } of reportOf({ ...header, plan }, seen).findings)
+          assert.ok(
+            verdicts.has(verdict) || (seen === onNodes && verdict === 'lost-on-the-wire'),
+            `${verdict} of ${subject.client} without ${[...missing].join(', ')}`,
+          );
     }
   });
 

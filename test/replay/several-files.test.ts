@@ -51,6 +51,22 @@ test('one after the other, of one boot: each is explained', async () => {
   assert.deepEqual(all.unexplained, []);
 });
 
+test('what the end of a file cut in its first moments is no failure, whatever comes later', async () => {
+  const { header, records } = await recordedAt('sessions/defect-flannel-xor-mark-healthy.skbw');
+  const other = await recordedAt('src/faults/policy-drop/session.skbw');
+  const events = records.flatMap(({ point }, i) => (point === null ? [] : i));
+  const found = (await together([sessionOf(other.header, other.records)])).found;
+  for (const cut of events.slice(0, 30)) {
+    const first = sessionOf({ ...header, id: 'cut' }, records.slice(0, cut + 1));
+    const { boot, clock } = header;
+    const later = BigInt(header.clock.startNs + 60e9 - other.header.clock.startNs);
+    const machine = { ...other.header, boot, clock };
+    const both = await together([first, sessionOf(machine, other.records, later)]);
+    assert.deepEqual(both.unexplained, [], `cut after record ${cut}`);
+    assert.equal(both.found.length, found.length);
+  }
+});
+
 for (const verdict of ['double-snat', 'conntrack-insert-race'] as const)
   test(`${verdict}: cut anywhere into two files, or told by two that overlap, it is the same`, async () => {
     const { header, records } = await recordedAt(`src/faults/${verdict}/session.skbw`);

@@ -28,7 +28,9 @@ describe('the page of a daemon', { skip: process.getuid!() !== 0 && 'needs root'
     const watch = Running.start('watch', daemon.url, '--json');
     // `watch` says nothing before there is a finding: give it time to connect
     await sleep(1000);
-    const told = watch.until('finding', ({ lines }) => lines.length > 0).then(() => Date.now());
+    const told = watch
+      .until('finding', ({ findings }) => findings.length > 0)
+      .then(() => Date.now());
     const shown = page.evaluate<number>(`new Promise((resolve) => {
       const look = () => {
         if (!document.querySelector('main .attempts > li.dropped')) return;

@@ -174,6 +174,11 @@ export class Exchange {
     this.lastTime = Math.max(this.lastTime, part.lastTime);
   }
 
+  /** The sessions that told of it, by index. */
+  get sessions(): Set<number> {
+    return new Set(this.entries.map(({ session }) => session));
+  }
+
   /** Forgets what was decoded: it takes many times the records' own memory. */
   rest(): void {
     this.decoded = null;
@@ -219,7 +224,7 @@ function isSame(a: Attempt, b: Attempt): boolean {
 
 const MAX_RECORDS = 4096;
 /** A kernel sends a SYN 128 times at most (tcp_syn_retries, MAX_TCP_SYNCNT). */
-const MAX_ATTEMPTS = 128;
+export const MAX_ATTEMPTS = 128;
 /** A third of what a healthy connect on one node takes: many that fail at once stay small. */
 const ARENA_BYTES = 1024;
 

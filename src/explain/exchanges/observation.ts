@@ -91,6 +91,10 @@ export class Observation {
   get skb(): bigint {
     return this.record.readBigUInt64LE(AT.skb);
   }
+  /** address of the socket that sends it; 0: another namespace's, or none */
+  get sock(): bigint {
+    return this.record.readBigUInt64LE(AT.sock);
+  }
   get hook(): number {
     return this.record[AT.hook]!;
   }

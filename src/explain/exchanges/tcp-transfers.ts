@@ -10,11 +10,19 @@ import {
   type Layer,
 } from '../../event/headers.js';
 import { BoundedMap } from '../bounded-map.js';
-import { Exchange } from './exchange.js';
+import { Exchange, MAX_ATTEMPTS } from './exchange.js';
 import type { Registry, Seen, Tracker } from './tracker.js';
 
 /** Longer than a first retransmission timeout takes (RTO_MAX aside), ns. */
 const PATIENCE = 3e9;
+/** The shortest retransmission timeout, and the longest (TCP_RTO_MIN, TCP_RTO_MAX, include/net/tcp.h), ns. */
+const RTO = { min: 0.2e9, max: 120e9 };
+/** How long the kernel may still repeat what nobody waits for (tcp_orphan_retries), ns. */
+const ORPHANED = 120e9;
+/** Connections that were given up, remembered. */
+const MAX_ORPHANS = 4096;
+/** Sequence numbers further behind are ahead: no window is as wide (RFC 7323, 2.3). */
+const WINDOW = 1 << 30;
 /** A retransmission is late by so much at most, ns. */
 const MARGIN = 1e9;
 /** How long before a tunnel packet dies the error about it is made, ns. */
@@ -37,6 +45,10 @@ interface TunnelError {
 
 /** Data of a connection that does not get through: from its first loss until it moves on. */
 class Transfer extends Exchange {
+  /** an event told of a loss on its way: a drop, an ICMP error */
+  lossSeen = false;
+  /** timeouts before the latest that was seen (icsk_retransmits) */
+  timeouts = 0;
   /** what was seen of the latest attempt */
   private latest = { sent: false, dropped: false };
 
@@ -50,6 +62,19 @@ class Transfer extends Exchange {
     this.attempts.push(attemptAt(startedAt));
   }
 
+  /** Until it was over, or as long as it was seen to last: what is sent besides says nothing. */
+  override get delayMs(): number {
+    return ((this.endedAt || this.attempts.at(-1)!.startedAt) - this.startedAt) / 1e6;
+  }
+
+  /** How long it may be until the missing segment is sent again, ns. */
+  get patience(): number {
+    const last = this.attempts.at(-1)!.startedAt;
+    const before = this.attempts.at(-2)?.startedAt;
+    if (before !== undefined) return 2 * (last - before) + MARGIN;
+    return Math.max(PATIENCE, Math.min(RTO.min * 2 ** (this.timeouts + 2), 2 * RTO.max) + MARGIN);
+  }
+
   /**
    * The missing segment was sent again, or died. The kernel tells of the sending afterwards
    * (tcp_retransmit_skb), and not at all when the packet died in its own node's output.
@@ -58,7 +83,7 @@ class Transfer extends Exchange {
   saw(what: 'sent' | 'dropped', time: number, late = Infinity): void {
     const { latest } = this;
     const began = this.attempts.at(-1)!.startedAt;
-    if (latest[what] || time - began > late) {
+    if ((latest[what] || time - began > late) && this.attempts.length < MAX_ATTEMPTS) {
       this.attempts.push(attemptAt(time));
       latest.sent = latest.dropped = false;
     }
@@ -76,6 +101,8 @@ export class TcpTransfers implements Tracker {
   private readonly byFlow = new Map<string, Transfer>();
   /** the first one of each moment, by the flow of the packet that it is about */
   private readonly errors = new BoundedMap<string, TunnelError>(MAX_ERRORS);
+  /** by flow: given up by its process, until when */
+  private readonly orphans = new BoundedMap<string, number>(MAX_ORPHANS);
 
   constructor(
     private readonly registry: Registry,
@@ -102,7 +129,7 @@ export class TcpTransfers implements Tracker {
           ];
     let transfer = this.underWay(key, time);
     for (const other of others) transfer ??= this.underWay(other, time);
-    transfer ??= this.begin(flow.seq(bytes), cursor.netns, time);
+    transfer ??= this.begin(key, flow.seq(bytes), cursor.netns, time);
     if (!transfer) return;
     this.alias(transfer, key);
     for (const other of others) this.alias(transfer, other);
@@ -113,6 +140,7 @@ export class TcpTransfers implements Tracker {
     }
     if (!quoted && flow.seq(bytes) === transfer.seq) transfer.saw('dropped', time);
     transfer.add(cursor, session, time);
+    transfer.lossSeen = true;
     this.judge(transfer);
   }
 
@@ -135,30 +163,37 @@ export class TcpTransfers implements Tracker {
   retransmit(cursor: Cursor, session: number, time: number): void {
     const key = flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']));
     const seq = cursor.u32(AT['socket.seq']);
-    const transfer = this.underWay(key, time) ?? this.begin(seq, cursor.netns, time);
+    let transfer = this.underWay(key, time);
+    // a FIN alone: nobody waits for it
+    if (!transfer && cursor.u32(AT.length) === 0) return;
+    transfer ??= this.begin(key, seq, cursor.netns, time);
     if (!transfer) return;
     this.alias(transfer, key);
-    transfer.sock = cursor.sock;
     // The one that is missing is sent again and again; later ones are probes, or holes of their own.
-    const missing = ((seq - transfer.seq) | 0) <= 0;
-    if (missing) {
+    // What the other end sends has numbers of its own.
+    transfer.sock ||= cursor.sock;
+    const behind = (transfer.seq - seq) | 0;
+    if (transfer.sock === cursor.sock && behind >= 0 && behind < WINDOW) {
+      const timeouts = cursor.u32(AT.reason);
       transfer.seq = seq;
-      transfer.saw('sent', time, cursor.u32(AT.reason) > 0 ? LATE.timeout : LATE.probe);
+      transfer.timeouts = timeouts;
+      transfer.saw('sent', time, timeouts > 0 ? LATE.timeout : LATE.probe);
     }
     transfer.add(cursor, session, time);
-    this.judge(transfer);
+    if (transfer.lossSeen) this.judge(transfer);
   }
 
   /** socket.state of a socket that had to retransmit: it still waits, or all was acknowledged. */
   socketState(cursor: Cursor, session: number, time: number): void {
-    const transfer = this.byFlow.get(
-      flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow'])),
-    );
+    const key = flowOf(tupleKey(cursor.bytes, cursor.base + AT['socket.flow']));
+    const transfer = this.byFlow.get(key);
     if (!transfer) return;
     transfer.add(cursor, session, time);
     const waits = cursor.u32(AT.reason) > 0;
-    if (waits) this.registry.close(transfer, time, 'failed');
-    else this.registry.close(transfer, transfer.attempts.at(-1)!.startedAt, 'recovered');
+    if (waits) {
+      this.orphans.set(key, time + ORPHANED);
+      this.registry.close(transfer, time, 'failed');
+    } else this.registry.close(transfer, transfer.attempts.at(-1)!.startedAt, 'recovered');
   }
 
   expire(now: number): void {
@@ -174,22 +209,24 @@ export class TcpTransfers implements Tracker {
 
   private closeWhenOver(transfer: Transfer, now: number): boolean {
     const last = transfer.attempts.at(-1)!.startedAt;
-    const before = transfer.attempts.at(-2)?.startedAt;
-    const patience = before === undefined ? PATIENCE : 2 * (last - before) + MARGIN;
-    if (now - Math.max(last, transfer.lastTime) <= patience) return false;
+    if (now - last <= transfer.patience) return false;
     this.registry.close(transfer, last, 'recovered');
     return true;
   }
 
-  isHealthy(transfer: Exchange): boolean {
-    return transfer.delayMs < this.slowMs || transfer.attempts.length < 2;
+  isHealthy(exchange: Exchange): boolean {
+    const transfer = exchange as Transfer;
+    const { attempts, outcome, timeouts } = transfer;
+    const repeated = attempts.length > 1 || (outcome === 'failed' && timeouts > 1);
+    return transfer.delayMs < this.slowMs || !repeated;
   }
 
   forget(transfer: Exchange): void {
     for (const key of transfer.keys) if (this.byFlow.get(key) === transfer) this.byFlow.delete(key);
   }
 
-  private begin(seq: number, netns: number, time: number): Transfer | undefined {
+  private begin(flow: string, seq: number, netns: number, time: number): Transfer | undefined {
+    if ((this.orphans.get(flow) ?? -Infinity) > time) return undefined;
     const transfer = new Transfer(seq, netns, time);
     return this.registry.begin(transfer, this) ? transfer : undefined;
   }

@@ -40,10 +40,9 @@ export function enteredAt(exchange: Case, drop: Observation): number | null {
   const first = exchange.observations.find(
     (o) => o.netns === drop.netns && o.attempt === drop.attempt,
   );
-  // its own client's packets begin there
-  return first?.point === 'device.receive' || (first && drop.netns === exchange.netns)
-    ? first.time
-    : null;
+  if (!first || first.point === 'packet.drop') return null;
+  // what a socket of the namespace sends begins there
+  return first.point === 'device.receive' || first.sock !== 0n ? first.time : null;
 }
 
 /** The flow that a conntrack entry is for, as the client knows it. */

@@ -21,20 +21,16 @@ export function subjectOf(exchange: Case): Subject {
     if (status & IPS_DST_NAT)
       backend = formatEndpoint(keyEndpoints(reverseKey(replyKey)).destination);
   } else if (first) {
-    const flow = first.headers.flow;
-    const ends = [flow.source(first.record), flow.destination(first.record)] as const;
-    // Of a stalled connection either end may be the first that is seen; servers have the lower port.
-    const answering = exchange.kind === 'tcp-transfer' && ends[0].port < ends[1].port;
-    const [from, to] = answering ? [ends[1], ends[0]] : ends;
-    client = formatEndpoint(from);
-    service = formatEndpoint(to);
+    const { flow } = first.headers;
+    const ends = { source: flow.source(first.record), destination: flow.destination(first.record) };
+    [client, service] = clientFirst(exchange, ends);
     // Seen only after the translation, as on the receiving node.
     if (first.tunnel) [service, backend] = [null, service];
-  } else if (socket) {
-    const { source, destination } = socketFlow(socket.record);
-    client = formatEndpoint(source);
-    service = formatEndpoint(destination);
-  } else client = 'unknown';
+  } else {
+    const told = socket ?? observations.find((o) => o.point === 'tcp.retransmit');
+    if (told) [client, service] = clientFirst(exchange, socketFlow(told.record));
+    else client = 'unknown';
+  }
 
   const pid = socket?.pid || null;
   const process = pid === null ? null : world.process(pid);
@@ -68,6 +64,15 @@ export function subjectOf(exchange: Case): Subject {
 }
 
 const SYN_RECV = 3;
+
+/** Client and server: of a stalled connection either end may be the first that is seen; servers have the lower port. */
+function clientFirst(
+  { kind }: Case,
+  { source, destination }: ReturnType<typeof keyEndpoints>,
+): [string, string] {
+  const ends: [string, string] = [formatEndpoint(source), formatEndpoint(destination)];
+  return kind === 'tcp-transfer' && source.port < destination.port ? [ends[1], ends[0]] : ends;
+}
 
 function socketFlow(record: Buffer): ReturnType<typeof keyEndpoints> {
   return keyEndpoints(tupleKey(record, AT['socket.flow']));
