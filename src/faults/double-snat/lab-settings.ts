@@ -210,7 +210,7 @@ export const SETTINGS = [
     fraction: true,
     default: 0,
     range: [0, 600],
-    help: "when the outer conntrack entry is deleted on the sender's node, after the clients started; 0: never",
+    help: "when the outer conntrack entry is deleted on the sender's node, after the first SYN; 0: never",
   },
   {
     key: 'conntrackTimestamp',

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { existsSync } from 'node:fs';
 import { SkbwhyError } from '../../event/errors.js';
 import { endpoint } from '../../lab/client.js';
+import { untilThereAre } from '../../lab/connection-states.js';
 import { runLookups, startNameServer } from '../../lab/dns.js';
 import { runClients, runLoad, startServer, type Purpose } from '../../lab/endpoints.js';
 import { kubeProxyRules, type Service } from '../../lab/kube-proxy.js';
@@ -182,21 +183,33 @@ async function runFaulty(
   connections: readonly Purpose[],
   signal?: AbortSignal,
 ): Promise<ClientResult[]> {
-  let deletion = Promise.resolve();
-  const timer =
-    settings.deleteEntryAt > 0
-      ? setTimeout(() => {
-          deletion = deleteOuterEntry(namespaces, settings);
-          deletion.catch(() => undefined); // awaited below
-        }, settings.deleteEntryAt * 1000)
-      : undefined;
+  if (settings.deleteEntryAt === 0) return runClients(namespaces, role, connections, signal);
+  const ended = new AbortController();
+  const deletion = deleteLater(namespaces, settings, role, ended.signal);
+  deletion.catch(() => undefined); // awaited below
   try {
-    const results = await runClients(namespaces, role, connections, signal);
-    await deletion;
-    return results;
+    return await runClients(namespaces, role, connections, signal);
   } finally {
-    clearTimeout(timer);
+    ended.abort();
+    await deletion;
   }
+}
+
+/** Deletes the outer entry so long after a SYN was sent: the clients' process takes its time to begin. */
+async function deleteLater(
+  namespaces: Namespaces,
+  settings: DoubleSnatSettings,
+  role: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await untilThereAre(1, 'syn-sent', namespaces, role, signal);
+    await sleep(settings.deleteEntryAt * 1000, undefined, { signal });
+  } catch (error) {
+    if (signal.aborted) return;
+    throw error;
+  }
+  await deleteOuterEntry(namespaces, settings);
 }
 
 async function deleteOuterEntry(

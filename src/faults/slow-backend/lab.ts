@@ -1,5 +1,6 @@
 import { runClients } from '../../lab/endpoints.js';
-import { forgetRouter, untilThereAre } from '../../lab/late-neighbour.js';
+import { untilThereAre } from '../../lab/connection-states.js';
+import { forgetRouter } from '../../lab/late-neighbour.js';
 import { defineLab, type ClientResult } from '../../lab/lab.js';
 import type { Namespaces } from '../../lab/namespaces.js';
 import { routedPodAddress, routedPodCables, routedPodScripts } from '../../lab/routed-pods.js';

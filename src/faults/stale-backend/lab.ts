@@ -102,11 +102,19 @@ async function lookUp(
     ],
     { signal },
   );
-  const change = sleep(CHANGE_MS, undefined, signal ? { signal } : {}).then(() =>
-    replace(namespaces, flush),
-  );
-  const [results] = await Promise.all([clients, change.catch(ignoreAbort(signal))]);
+  const change = async (): Promise<void> => {
+    await untilAsked(namespaces, signal);
+    await sleep(CHANGE_MS, undefined, signal ? { signal } : {});
+    await replace(namespaces, flush);
+  };
+  const [results] = await Promise.all([clients, change().catch(ignoreAbort(signal))]);
   return results;
+}
+
+/** The busy socket has its entry: the clients' process takes its time to begin. */
+async function untilAsked(namespaces: Namespaces, signal?: AbortSignal): Promise<void> {
+  const entry = `conntrack -L -p udp --orig-dst ${SERVICE.address} 2> /dev/null | grep -q sport=${BUSY_PORT}`;
+  await namespaces.script('node', `timeout 20 sh -c 'until ${entry}; do sleep 0.02; done'`, signal);
 }
 
 /** The pod goes with its address, the rules lead to the new one; the entries stay. */
