@@ -64,7 +64,7 @@ export const LABS: Readonly<Record<string, MatrixLab>> = {
     quick: ['6.12'],
   },
   'conntrack-table-full': {
-    set: ['low=4', 'repeatAfter=6'],
+    set: ['low=6', 'repeatAfter=8'],
     finds: 'conntrack-table-full, proved',
   },
   'double-snat': {
