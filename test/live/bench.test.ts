@@ -38,7 +38,7 @@ describe('what tracing costs', () => {
       assert.ok(figure.value.median <= (missed ? 150 : 3000), table(figures));
       assert.ok(figure.ratio!.value.median <= (missed ? 6 : 100), table(figures));
     }
-    assert.equal(figures.filter(({ what }) => / data, /.test(what)).length, 7);
+    assert.equal(figures.filter(({ what }) => / data, /.test(what)).length, 8);
   });
 
   test('the whole path loses nothing that the ring has room for', async () => {
