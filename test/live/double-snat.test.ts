@@ -33,21 +33,17 @@ function assertRehash(report: LabReport): Finding {
   assert.equal(second?.outerPort?.wire, second?.outerPort?.expected);
   assert.equal(first?.checksum?.before, first?.checksum?.after);
   assert.equal(second?.checksum?.after, second?.checksum?.expected);
-  onTime(finding.prediction?.observedMs, finding.prediction?.recoverAtMs);
+  within(finding.prediction?.observedMs, finding.prediction?.recoverAtMs, 0.1);
   assertNoticed(report.clients[0]?.connectMs, finding, 500);
   return finding;
 }
 
-/** Timers come late, never early, and the processor of a guest may stand still; the next SYN is a second away. */
-function onTime(actual: unknown, expected: unknown): void {
+function within(actual: unknown, expected: unknown, share: number): void {
   assert.ok(
     typeof actual === 'number' && typeof expected === 'number',
     `${String(actual)}, ${String(expected)}`,
   );
-  assert.ok(
-    actual > expected - 10 && actual < 1.1 * expected + 150,
-    `${actual} ms, not ${expected} ms`,
-  );
+  assert.ok(Math.abs(actual - expected) <= share * expected, `${actual} is not ${expected}`);
 }
 
 function evidenceOf(report: Report): Evidence[] {
@@ -94,7 +90,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     );
     assert.equal(finding.bypass?.why, 'conntrack-expired');
     assert.equal(finding.prediction?.recoverAtMs, 7000);
-    onTime(finding.prediction?.observedMs, 7000);
+    within(finding.prediction?.observedMs, 7000, 0.15);
     const spoiled = finding.attempts.filter((a) => a.fate === 'dropped');
     assert.equal(spoiled.length, 3);
     assert.deepEqual(
@@ -131,7 +127,7 @@ describe('the double SNAT, on this kernel', { concurrency: 3 }, () => {
     assert.deepEqual(finding.bypass && [finding.bypass.attempt, finding.bypass.why], [3, 'rehash']);
     assert.match(finding.bypass?.text ?? '', /SO_TXREHASH had been turned on/);
     assert.equal(finding.prediction?.recoverAtMs, 3000);
-    onTime(finding.prediction?.observedMs, 3000);
+    within(finding.prediction?.observedMs, 3000, 0.15);
   });
 
   test('also before the first one', async () => {

@@ -86,7 +86,7 @@ describe('real resolvers, a real DNS server, one lost query each', () => {
   for (const [i, { libc, waits, early }] of RESOLVERS.entries())
     test(`${libc} waits ${waits / 1000} s, explained to the query`, () => {
       const took = measured.get(libc)!;
-      assert.ok(took > waits - early && took < waits + 250, `${took} ms`);
+      assert.ok(took > waits - early && took < waits + 100, `${took} ms`);
       const client = podAddress(i + 1);
       const findings = report.findings.filter(({ subject }) => subject.client.startsWith(client));
       assert.equal(findings.length, 1, JSON.stringify(report, null, 1));
@@ -101,9 +101,8 @@ describe('real resolvers, a real DNS server, one lost query each', () => {
         dropped.map(({ what }) => what),
         [`AAAA ${NAME}`],
       );
-      const [first, again] = finding.attempts.filter(({ what }) => what === `AAAA ${NAME}`);
-      const waited = (again?.atMs ?? 0) - (first?.atMs ?? 0);
-      assert.ok(waited > waits - 50 && waited < waits + 250, `${waited} ms`);
+      const [, again] = finding.attempts.filter(({ what }) => what === `AAAA ${NAME}`);
+      assert.ok(Math.abs((again?.atMs ?? 0) - waits) < 50, `${again?.atMs} ms`);
     });
 
   test('nothing else is found', () => {

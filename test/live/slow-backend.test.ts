@@ -28,7 +28,7 @@ describe('a slow server', { concurrency: 2 }, () => {
   test('repeats of a resolver that waits 2.5 s are named, and change nothing', async () => {
     const report = await runLab('slow-backend', { resolver: 'musl', delay: 3000 });
     assertSlow(report, 3000);
-    assert.match(report.findings[0]?.summary ?? '', /waited 2\.[5-7]\d* s .*musl/);
+    assert.match(report.findings[0]?.summary ?? '', /waited 2\.5\d* s .*musl/);
   });
 
   test('a connect whose SYN-ACK left late', async () => {
